@@ -1,0 +1,82 @@
+// Package lifecycle is the state machine of a plugin's instance: one table, no
+// clock, no goroutine, no I/O. core/supervise is the only one who asks it.
+//
+//	pending   --begin--> starting --halt--> stopped
+//	starting  --ready--> running  --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
+//	running   --unwell--> degraded --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
+//	degraded  --well--> running --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
+//	backoff   --begin--> starting --halt--> stopped
+//	stopping  --gone--> stopped
+//	stopped   --begin--> starting
+//	finished  --begin--> starting --halt--> stopped
+//	failed    --begin--> starting --halt--> stopped
+//
+// What the table does not have cannot happen; Next says so.
+package lifecycle
+
+import "github.com/patchbay-dev/patchbay/core/plugin"
+
+// Cause is why a state changes.
+type Cause string
+
+// The causes.
+const (
+	Begin  Cause = "begin"   // a launch begins
+	Ready  Cause = "ready"   // the adapter's handshake is done: it answers
+	Unwell Cause = "unwell"  // its probe failed as often as the manifest allows
+	Well   Cause = "well"    // its probe is answered again
+	Retry  Cause = "retry"   // it is gone or did not start; it will be tried again
+	GiveUp Cause = "give-up" // it is gone or did not start; it will not be tried again
+	Done   Cause = "done"    // it ended with success and is not wanted again
+	Halt   Cause = "halt"    // it is to stop: by the user, for a new manifest, or for the daemon's end
+	Gone   Cause = "gone"    // what was stopping is gone
+)
+
+type step struct {
+	from  plugin.State
+	cause Cause
+}
+
+// next is the table. A state that is not here has no such way out.
+func next(s step) (plugin.State, bool) {
+	switch s {
+	case step{plugin.Pending, Begin}, step{plugin.Backoff, Begin}, step{plugin.Stopped, Begin},
+		step{plugin.Finished, Begin}, step{plugin.Failed, Begin}:
+		return plugin.Starting, true
+	case step{plugin.Starting, Ready}, step{plugin.Degraded, Well}:
+		return plugin.Running, true
+	case step{plugin.Running, Unwell}:
+		return plugin.Degraded, true
+	case step{plugin.Starting, Retry}, step{plugin.Running, Retry}, step{plugin.Degraded, Retry}:
+		return plugin.Backoff, true
+	case step{plugin.Starting, GiveUp}, step{plugin.Running, GiveUp}, step{plugin.Degraded, GiveUp}:
+		return plugin.Failed, true
+	case step{plugin.Starting, Done}, step{plugin.Running, Done}, step{plugin.Degraded, Done}:
+		return plugin.Finished, true
+	case step{plugin.Starting, Halt}, step{plugin.Running, Halt}, step{plugin.Degraded, Halt}:
+		return plugin.Stopping, true
+	case step{plugin.Pending, Halt}, step{plugin.Backoff, Halt}, step{plugin.Finished, Halt},
+		step{plugin.Failed, Halt}, step{plugin.Stopping, Gone}:
+		return plugin.Stopped, true
+	}
+	return s.from, false
+}
+
+// Next returns the state that cause leads to from state, and whether the table
+// has such a step; without one it returns state unchanged.
+func Next(state plugin.State, cause Cause) (plugin.State, bool) {
+	return next(step{state, cause})
+}
+
+// States lists every state, in the order of a life.
+func States() []plugin.State {
+	return []plugin.State{
+		plugin.Pending, plugin.Starting, plugin.Running, plugin.Degraded, plugin.Backoff,
+		plugin.Stopping, plugin.Stopped, plugin.Finished, plugin.Failed,
+	}
+}
+
+// Causes lists every cause.
+func Causes() []Cause {
+	return []Cause{Begin, Ready, Unwell, Well, Retry, GiveUp, Done, Halt, Gone}
+}

@@ -1,0 +1,21 @@
+// Package plugin is the vocabulary of the house: every noun that the core, the
+// adapters, the command line and the SDKs share. It imports the standard
+// library only, owns no goroutine and does no I/O.
+//
+// An [Adapter] speaks one plugin protocol and turns a [Manifest] into a running
+// [Instance]. What only some can do is an optional interface of one method,
+// found by type assertion:
+//
+//	interface          implemented by  asked for by        gives
+//	Specifier          Adapter         core/manifest       the Go type of its manifest block
+//	Availability       Adapter         core/api            can it launch anything at all, now?
+//	Sweeper            Adapter         cmd/.../serve       removal of what an earlier daemon left
+//	Prober             Instance        core/supervise      a sign of life
+//	Describer          Instance        core/api            the operations it offers
+//	Streamer           Instance        core/supervise      sources and sinks
+//	StreamInvoker      Instance        core/dispatch       operations that answer in parts
+//	Inspector          Instance        core/supervise      pid, container id and the like for status
+//
+// Errors carry one of seven classes ([ErrInvalid] and its siblings) wrapped with
+// %w; a plugin's own no is a [*Refusal]. core/api maps both to HTTP in one place.
+package plugin

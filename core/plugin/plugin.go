@@ -1,0 +1,188 @@
+package plugin
+
+import (
+	"context"
+	"io"
+	"os"
+)
+
+// An Adapter speaks one plugin protocol. It turns a manifest into a running
+// instance and knows nothing of restarts, storage, HTTP or the bus. It is safe
+// for concurrent use.
+type Adapter interface {
+	// Name is the key under spec by which manifests choose the adapter.
+	Name() string
+	// Check reports whether m could be launched. It has no side effects but
+	// reading files, and returns every fault at once as [Faults], each with
+	// its path ("spec.provider.command[0]").
+	Check(m Manifest) error
+	// Launch starts one instance and returns once it can be invoked (a job:
+	// once it has started). On error it leaves nothing behind.
+	Launch(ctx context.Context, l Launch) (Instance, error)
+}
+
+// An Instance is one running plugin. It is safe for concurrent use.
+type Instance interface {
+	// Invoke calls one operation. A *Refusal is the plugin's own no; any other
+	// error means that the link broke or the deadline passed. An operation the
+	// plugin does not have is ErrNotFound.
+	Invoke(ctx context.Context, in Invocation) (Result, error)
+	// Wait blocks until the instance is gone; every caller gets the same answer.
+	Wait() Exit
+	// Stop asks the instance to finish, and kills it when ctx ends. It returns
+	// once the instance is gone; stopping twice is harmless.
+	Stop(ctx context.Context) error
+}
+
+// Launch is all that an adapter is given to start one instance.
+type Launch struct {
+	// ID names the instance: unique for the life of the data folder, at most
+	// 72 characters of [a-z0-9-], beginning with the plugin's name.
+	ID       string
+	Manifest Manifest
+	// Input is what a job works on; nil for a service.
+	Input []byte
+	// Env is the resolved spec.env, secrets included: never log it. It is all
+	// that the plugin gets besides what its adapter adds; nothing is inherited
+	// from the daemon.
+	Env map[string]string
+	// Dir is a folder of this instance alone, mode 0700, empty at launch. Its
+	// path has at most 64 bytes, so that unix sockets fit in it. The core
+	// removes it once the instance is gone.
+	Dir    string
+	Output Output
+	Host   Host
+}
+
+// Output takes what a plugin prints. It outlives the instance.
+type Output interface {
+	// File opens the stream for a child process: append mode, so that the
+	// child neither blocks on the daemon nor dies with it. The caller closes
+	// it after the start. The name of the file may be opened again for reading:
+	// its first MiB stays readable until the instance is gone.
+	File(s LogStream) (*os.File, error)
+	// Writer takes the stream of something inside the daemon or behind a
+	// connection. It is safe for concurrent use, never blocks for long and
+	// returns no error: what cannot be kept is counted as dropped.
+	Writer(s LogStream) io.Writer
+}
+
+// Host is what a plugin may ask back of the core.
+type Host interface {
+	// Emit publishes an event of the plugin. Type and Data are the caller's;
+	// the core fills the rest. Data is at most EventDataBytesMax long.
+	Emit(ctx context.Context, e Event) error
+	// Invoke calls another plugin, through dispatch as any caller does.
+	Invoke(ctx context.Context, in Invocation) (Result, error)
+	// Permit returns nil when the plugin may do what it asks for, and ErrDenied
+	// otherwise.
+	Permit(ctx context.Context, ask Ask) error
+}
+
+// Ask is one question to Host.Permit: may this plugin do Verb to Object?
+type Ask struct {
+	Verb   string
+	Object string
+}
+
+// Invocation is one request to one operation of a plugin.
+type Invocation struct {
+	// ID names the invocation in events and traces.
+	ID        string
+	Plugin    string
+	Operation string
+	// Data is the argument, JSON unless ContentType says otherwise. It is passed
+	// on as it is wherever the protocol allows.
+	Data        []byte
+	ContentType string
+	// Metadata travels beside the data where the protocol can carry it (HTTP
+	// headers, gRPC metadata). Keys are lower case.
+	Metadata map[string]string
+	// Caller says who asked, for events: "rest", "bus", "plugin:NAME".
+	Caller string
+}
+
+// Result is the answer to an invocation.
+type Result struct {
+	// Data is JSON unless ContentType says otherwise.
+	Data        []byte
+	ContentType string
+}
+
+// Operation is one thing that a plugin offers.
+type Operation struct {
+	Name    string `json:"name"`
+	Summary string `json:"summary,omitempty"`
+	// Input and Output are JSON Schemas (2020-12), nil when unknown.
+	Input  RawJSON `json:"input,omitempty"`
+	Output RawJSON `json:"output,omitempty"`
+	// Streams is true when the answer comes in parts.
+	Streams bool `json:"streams,omitempty"`
+}
+
+// Specifier is implemented by an Adapter.
+type Specifier interface {
+	// Spec returns a pointer to a zero value of the adapter's manifest block.
+	// The JSON Schema is generated from its type, and manifests are decoded
+	// strictly against it. Field docs come from `doc:"..."` tags.
+	Spec() any
+}
+
+// Availability is implemented by an Adapter that depends on something outside
+// the daemon.
+type Availability interface {
+	// Available returns nil when the adapter can launch plugins now, else why
+	// not and what would help. It takes at most a second.
+	Available(ctx context.Context) error
+}
+
+// Sweeper is implemented by an Adapter whose plugins can outlive a killed daemon.
+type Sweeper interface {
+	// Sweep removes what an earlier daemon with the same node identity left
+	// behind, and names it. It runs once at boot, before any launch.
+	Sweep(ctx context.Context, node string) (removed []string, err error)
+}
+
+// Prober is implemented by an Instance that can be asked for a sign of life.
+type Prober interface {
+	// Probe returns nil when the instance answers before ctx ends.
+	Probe(ctx context.Context) error
+}
+
+// Describer is implemented by an Instance that knows what it offers.
+type Describer interface {
+	// Describe lists the operations, sorted by name.
+	Describe(ctx context.Context) ([]Operation, error)
+}
+
+// Streamer is implemented by an Instance that has sources or sinks.
+type Streamer interface {
+	// Stream runs one declared stream and blocks until ctx ends (nil) or the
+	// stream breaks (why).
+	Stream(ctx context.Context, s Stream, pipe Pipe) error
+}
+
+// Pipe joins one stream to the bus. A source publishes, a sink takes.
+type Pipe interface {
+	// Publish sends one message of a source; it copies data. It never waits for
+	// a subscriber: what the bus cannot take is dropped and counted.
+	Publish(data []byte) error
+	// Next waits for the next message for a sink, or for ctx.
+	Next(ctx context.Context) ([]byte, error)
+}
+
+// StreamInvoker is implemented by an Instance some of whose operations answer in
+// parts.
+type StreamInvoker interface {
+	// InvokeStream calls the operation and hands each part to send, in order,
+	// until the answer ends (nil). An operation with one answer sends one part.
+	// An error of send ends the call and is returned.
+	InvokeStream(ctx context.Context, in Invocation, send func(part []byte) error) error
+}
+
+// Inspector is implemented by an Instance that has facts for status.
+type Inspector interface {
+	// Inspect returns a few short facts, such as "pid", "container" or
+	// "protocol". Never a secret.
+	Inspect() map[string]string
+}

@@ -1,0 +1,150 @@
+package supervise
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// Invoke calls one operation. It waits for a plugin that is on its way up, and
+// for no other. More than spec.limits.inFlight at the same time are ErrBusy.
+func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Result, error) {
+	one, err := p.enter(ctx)
+	if err != nil {
+		return plugin.Result{}, err
+	}
+	defer p.leave()
+	if one.job != nil {
+		return p.run(ctx, one.job, in)
+	}
+	return one.instance.Invoke(ctx, in)
+}
+
+// InvokeStream calls one operation and hands on its answer in parts. A plugin
+// that cannot answer in parts sends one.
+func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) error {
+	one, err := p.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer p.leave()
+	if s, ok := one.instance.(plugin.StreamInvoker); ok {
+		return s.InvokeStream(ctx, in, send)
+	}
+	var result plugin.Result
+	if one.job != nil {
+		result, err = p.run(ctx, one.job, in)
+	} else {
+		result, err = one.instance.Invoke(ctx, in)
+	}
+	if err != nil {
+		return err
+	}
+	return send(result.Data)
+}
+
+// Describe lists the operations of the plugin.
+func (p *Plugin) Describe(ctx context.Context) ([]plugin.Operation, error) {
+	one, err := p.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer p.leave()
+	if one.job != nil {
+		return []plugin.Operation{{Name: runOperation, Summary: "launch a run; its input is the argument, its output the result"}}, nil
+	}
+	d, ok := one.instance.(plugin.Describer)
+	if !ok {
+		return nil, fmt.Errorf("%w: the %s adapter cannot list operations", plugin.ErrNotFound, one.adapter.Name())
+	}
+	return d.Describe(ctx)
+}
+
+// enter takes a place among the invocations in flight; leave gives it back.
+func (p *Plugin) enter(ctx context.Context) (*living, error) {
+	for {
+		if limit := p.inFlightLimit(); p.inFlight.Add(1) > limit {
+			p.leave()
+			return nil, fmt.Errorf("%w: %d invocations are in flight (spec.limits.inFlight); try again", plugin.ErrBusy, limit)
+		}
+		if one := p.living.Load(); one != nil {
+			return one, nil
+		}
+		p.leave()
+		if err := p.await(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (p *Plugin) inFlightLimit() int64 {
+	return int64(p.want.Load().Manifest.Spec.Limits.InFlight)
+}
+
+func (p *Plugin) leave() {
+	if p.inFlight.Add(-1) == 0 && p.draining.Load() {
+		select {
+		case p.idle <- struct{}{}:
+		default: // it is told already
+		}
+	}
+}
+
+// await waits for a plugin that is on its way up. As many may wait as may be in
+// flight.
+func (p *Plugin) await(ctx context.Context) error {
+	defer p.waiting.Add(-1)
+	if limit := p.inFlightLimit(); p.waiting.Add(1) > limit {
+		return fmt.Errorf("%w: %d invocations wait for it to start; try again", plugin.ErrBusy, limit)
+	}
+	for {
+		changed, status := p.nextChange()
+		if p.living.Load() != nil {
+			return nil
+		}
+		if !comingUp(status.State, p.want.Load().Desired) {
+			return notRunning(status)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: it is still %s", plugin.ErrDeadline, status.State)
+		}
+	}
+}
+
+func comingUp(state plugin.State, desired plugin.Desired) bool {
+	switch state {
+	case plugin.Pending, plugin.Starting, plugin.Running, plugin.Degraded, plugin.Stopping, plugin.Stopped:
+		return desired != plugin.DesiredStopped
+	}
+	return false
+}
+
+func notRunning(status plugin.Status) error {
+	text := "it is " + string(status.State)
+	if status.Message != "" {
+		text += ": " + status.Message
+	}
+	return fmt.Errorf("%w: %s", plugin.ErrUnavailable, text)
+}
+
+// drain waits until nothing is in flight, or for half of the time left: the
+// other half is for the stop itself.
+func (p *Plugin) drain(ctx context.Context) {
+	p.draining.Store(true)
+	defer p.draining.Store(false)
+	deadline, _ := ctx.Deadline()
+	timer := time.NewTimer(time.Until(deadline) / 2)
+	defer timer.Stop()
+	for p.inFlight.Load() > 0 {
+		select {
+		case <-p.idle:
+		case <-timer.C:
+			p.deps.Log.Warn("invocations were still in flight at the stop", "plugin", p.name, "inFlight", p.inFlight.Load())
+			return
+		}
+	}
+}

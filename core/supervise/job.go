@@ -1,0 +1,128 @@
+package supervise
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/lifecycle"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// runOperation is the one operation of a job.
+const runOperation = "run"
+
+// refusalLinesMax is how many last lines the refusal of a failed run quotes.
+const refusalLinesMax = 10
+
+// jobs is what a job has in the place of an instance.
+type jobs struct {
+	want Want
+	ctx  context.Context // of the phase: ends every run
+}
+
+// offerRuns lets invocations launch runs until the phase ends.
+func (p *Plugin) offerRuns(phase context.Context, want Want) {
+	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Facts, s.LastWords = nil, nil })
+	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
+	defer cancel()
+	p.to(lifecycle.Ready, because("Job", "launched once per invocation"))
+	p.living.Store(&living{adapter: p.deps.Adapters[want.Manifest.Spec.Adapter], job: &jobs{want: want, ctx: ctx}})
+	p.watchAdapter(phase, want)
+	p.living.Store(nil)
+	p.to(lifecycle.Halt, nil)
+	stop, end := context.WithTimeout(ctx, want.Manifest.Spec.Timeouts.Stop.Std())
+	defer end()
+	p.drain(stop)
+	cancel()
+	p.drainAll()
+	p.to(lifecycle.Gone, nil)
+}
+
+// watchAdapter keeps a job's state true: it can run only while its adapter can.
+func (p *Plugin) watchAdapter(phase context.Context, want Want) {
+	ticker := time.NewTicker(want.Manifest.Spec.Probe.Interval.Std())
+	defer ticker.Stop()
+	for {
+		down := p.adapterDown(phase, want)
+		switch state := p.Status().State; {
+		case phase.Err() != nil:
+			return
+		case down != nil && state == plugin.Running:
+			p.to(lifecycle.Unwell, because("AdapterUnavailable", down.Error()))
+		case down == nil && state == plugin.Degraded:
+			p.to(lifecycle.Well, because("Job", "launched once per invocation"))
+		}
+		select {
+		case <-ticker.C:
+		case <-phase.Done():
+			return
+		}
+	}
+}
+
+// drainAll waits for runs that were cancelled: each ends within its stop time.
+func (p *Plugin) drainAll() {
+	p.draining.Store(true)
+	defer p.draining.Store(false)
+	for p.inFlight.Load() > 0 {
+		<-p.idle
+	}
+}
+
+// run launches one run, waits for its exit, and returns what it printed to
+// stdout. An exit code other than 0 is a refusal.
+func (p *Plugin) run(ctx context.Context, j *jobs, in plugin.Invocation) (plugin.Result, error) {
+	if in.Operation != runOperation {
+		return plugin.Result{}, fmt.Errorf("operation %q: %w: a job has one operation, %q", in.Operation, plugin.ErrNotFound, runOperation)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(j.ctx, cancel)()
+	one, err := p.launch(ctx, p.newID(), j.want, in.Data)
+	if err != nil {
+		return plugin.Result{}, err
+	}
+	defer p.bury(one)
+	go one.wait() // ends with the run, which this function outlives
+	select {
+	case <-one.exited:
+	case <-ctx.Done():
+		p.cutShort(one, j.want)
+		<-one.exited
+		return plugin.Result{}, fmt.Errorf("run %s: %w: stopped before it ended: %w", one.id, plugin.ErrDeadline, ctx.Err())
+	}
+	return p.outcome(one, j.want)
+}
+
+func (p *Plugin) cutShort(one *living, want Want) {
+	ctx, cancel := context.WithTimeout(context.Background(), want.Manifest.Spec.Timeouts.Stop.Std())
+	defer cancel()
+	if err := one.instance.Stop(ctx); err != nil {
+		p.deps.Log.Warn("the stop of a run was not clean", "plugin", p.name, "instance", one.id, "error", err)
+	}
+}
+
+func (p *Plugin) outcome(one *living, want Want) (plugin.Result, error) {
+	one.log.Close()
+	switch exit := one.exit; {
+	case exit.OOM || exit.Signal != "" || exit.Code < 0:
+		return plugin.Result{}, fmt.Errorf("run %s: %w: %s", one.id, plugin.ErrUnavailable, exit)
+	case !exit.Success():
+		words := lastWords(one.log)
+		words = words[max(0, len(words)-refusalLinesMax):]
+		return plugin.Result{}, &plugin.Refusal{Code: fmt.Sprintf("exit-%d", exit.Code), Message: strings.Join(words, "\n")}
+	}
+	data, whole := one.log.Stdout(int(want.Manifest.Spec.Limits.Payload))
+	if !whole {
+		return plugin.Result{}, fmt.Errorf("run %s: %w: it printed more than %d bytes (spec.limits.payload)",
+			one.id, plugin.ErrUnavailable, want.Manifest.Spec.Limits.Payload)
+	}
+	contentType := "text/plain; charset=utf-8"
+	if json.Valid(data) {
+		contentType = "application/json"
+	}
+	return plugin.Result{Data: data, ContentType: contentType}, nil
+}

@@ -1,0 +1,359 @@
+package supervise
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/lifecycle"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// lastWordsMax is how many lines of a dead plugin its status keeps: enough for a
+// Go panic's first goroutine or a Python traceback.
+const lastWordsMax = 50
+
+// living is one instance and all that it owns.
+type living struct {
+	id       string
+	dir      string
+	instance plugin.Instance
+	adapter  plugin.Adapter
+	log      Log
+	since    time.Time
+	exited   chan struct{} // closed once exit is set
+	exit     plugin.Exit
+	job      *jobs // set when invocations launch runs, and instance is nil
+}
+
+// live is one life: from launch to grave, and the wait for the next.
+func (p *Plugin) live(phase context.Context, want Want) {
+	id := p.newID()
+	p.replace(id)
+	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Instance, s.Facts, s.LastWords = id, nil, nil })
+	one, err := p.launch(phase, id, want, nil)
+	if err != nil {
+		p.didNotStart(phase, want, err)
+		return
+	}
+	go one.wait() // ends with the instance, which watch outlives
+	p.to(lifecycle.Ready, func(s *plugin.Status) { s.Facts = inspect(one.instance) })
+	p.living.Store(one)
+	streams, endStreams := p.startStreams(phase, one, want)
+	p.watch(phase, one, want)
+	p.living.Store(nil)
+	if phase.Err() != nil {
+		p.stop(phase, one, want, endStreams)
+		return
+	}
+	p.died(one, want)
+	endStreams()
+	streams.Wait()
+	p.bury(one)
+	p.refresh(func(s *plugin.Status) {
+		if s.State != plugin.Finished {
+			s.LastWords = lastWords(one.log) // now that everything it printed has been read
+		}
+	})
+	p.afterDeath(phase)
+}
+
+// newID makes the name of a new instance.
+func (p *Plugin) newID() string {
+	var random [5]byte
+	rand.Read(random[:]) // never fails: crypto/rand
+	return p.name + "-" + strings.ToLower(base32.StdEncoding.EncodeToString(random[:]))
+}
+
+// replace drops what the bus keeps of the instance before id.
+func (p *Plugin) replace(id string) {
+	if old := p.Status().Instance; old != "" && old != id {
+		p.deps.Forget(p.name, old)
+	}
+}
+
+func (l *living) wait() {
+	l.exit = l.instance.Wait()
+	close(l.exited)
+}
+
+func inspect(instance plugin.Instance) map[string]string {
+	if i, ok := instance.(plugin.Inspector); ok {
+		return i.Inspect()
+	}
+	return nil
+}
+
+// launch brings one instance to the point where it can be invoked; on error
+// nothing of it is left.
+func (p *Plugin) launch(ctx context.Context, id string, want Want, input []byte) (*living, error) {
+	adapter := p.deps.Adapters[want.Manifest.Spec.Adapter]
+	if adapter == nil {
+		return nil, fmt.Errorf("%w: there is no adapter %q in this daemon", plugin.ErrInvalid, want.Manifest.Spec.Adapter)
+	}
+	env, err := p.deps.Resolve(want.Manifest.Spec.Env)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case p.deps.Starts <- struct{}{}:
+		defer func() { <-p.deps.Starts }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	one, err := p.prepare(adapter, id)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, want.Manifest.Spec.Timeouts.Start.Std())
+	defer cancel()
+	one.instance, err = adapter.Launch(ctx, plugin.Launch{
+		ID: one.id, Manifest: want.Manifest, Input: input, Env: env, Dir: one.dir,
+		Output: one.log, Host: p.deps.Host(p.name),
+	})
+	if err != nil {
+		p.bury(one)
+		return nil, &startError{err: err, words: lastWords(one.log)}
+	}
+	one.since = time.Now()
+	return one, nil
+}
+
+// startError carries what a plugin printed before it failed to start.
+type startError struct {
+	err   error
+	words []string
+}
+
+func (e *startError) Error() string { return e.err.Error() }
+func (e *startError) Unwrap() error { return e.err }
+
+// prepare makes the folder and the log of a new instance.
+func (p *Plugin) prepare(adapter plugin.Adapter, id string) (*living, error) {
+	// The folder has the random part of the id only: its path has to be short.
+	one := &living{
+		id: id, dir: filepath.Join(p.deps.RunDir, strings.TrimPrefix(id, p.name+"-")),
+		adapter: adapter, exited: make(chan struct{}),
+	}
+	if err := os.Mkdir(one.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("instance folder: %w: %w", plugin.ErrUnavailable, err)
+	}
+	log, err := p.deps.OpenLog(p.name, one.id, one.dir)
+	if err != nil {
+		_ = os.RemoveAll(one.dir) // just made, and empty
+		return nil, fmt.Errorf("log: %w: %w", plugin.ErrUnavailable, err)
+	}
+	one.log = log
+	return one, nil
+}
+
+// bury frees what an instance that is gone has owned.
+func (p *Plugin) bury(one *living) {
+	one.log.Close()
+	if err := os.RemoveAll(one.dir); err != nil {
+		p.deps.Log.Warn("an instance's folder could not be removed", "plugin", p.name, "instance", one.id, "error", err)
+	}
+}
+
+func lastWords(log Log) []string {
+	lines := log.Tail(lastWordsMax)
+	words := make([]string, 0, len(lines))
+	for _, l := range lines {
+		words = append(words, l.Message)
+	}
+	return words
+}
+
+// didNotStart handles a launch that failed, or that was called off.
+func (p *Plugin) didNotStart(phase context.Context, want Want, err error) {
+	if phase.Err() != nil {
+		p.to(lifecycle.Halt, nil)
+		p.to(lifecycle.Gone, nil)
+		return
+	}
+	words := []string(nil)
+	if failed, ok := errors.AsType[*startError](err); ok {
+		words = failed.words
+	}
+	failure := failure{reason: "StartFailed", message: err.Error(), words: words}
+	switch {
+	case errors.Is(err, plugin.ErrInvalid):
+		p.giveUp(failure)
+		p.afterDeath(phase)
+		return
+	case p.adapterDown(phase, want) != nil:
+		failure.reason, failure.innocent = "AdapterUnavailable", true
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, plugin.ErrDeadline):
+		failure.reason = "StartTimeout"
+		failure.message = fmt.Sprintf("did not become ready within %s (spec.timeouts.start): %s", want.Manifest.Spec.Timeouts.Start.Std(), err)
+	}
+	p.failed(want, failure)
+	p.afterDeath(phase)
+}
+
+// adapterDown says why the adapter can launch nothing at all now; nil if it can.
+func (p *Plugin) adapterDown(ctx context.Context, want Want) error {
+	a, ok := p.deps.Adapters[want.Manifest.Spec.Adapter].(plugin.Availability)
+	if !ok {
+		return nil
+	}
+	return a.Available(ctx)
+}
+
+// watch waits for the phase's or the instance's end, and probes meanwhile.
+func (p *Plugin) watch(phase context.Context, one *living, want Want) {
+	results, stopProbes := p.startProbes(phase, one, want)
+	defer stopProbes()
+	failures := 0
+	for {
+		select {
+		case <-phase.Done():
+			return
+		case <-one.exited:
+			return
+		case err := <-results:
+			failures = p.probed(err, failures, want)
+		}
+	}
+}
+
+// startProbes asks the instance for a sign of life again and again, beside
+// watch, so that a probe that hangs does not hide an exit.
+func (p *Plugin) startProbes(phase context.Context, one *living, want Want) (<-chan error, func()) {
+	prober, ok := one.instance.(plugin.Prober)
+	if !ok {
+		return nil, func() {}
+	}
+	ctx, cancel := context.WithCancel(phase)
+	results := make(chan error)
+	var done sync.WaitGroup
+	done.Go(func() { // ends with ctx
+		ticker := time.NewTicker(want.Manifest.Spec.Probe.Interval.Std())
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			probe, end := context.WithTimeout(ctx, want.Manifest.Spec.Probe.Timeout.Std())
+			err := prober.Probe(probe)
+			end()
+			select {
+			case results <- err:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return results, func() { cancel(); done.Wait() }
+}
+
+// probed takes one probe's result and returns the failures in a row.
+func (p *Plugin) probed(err error, failures int, want Want) int {
+	state := p.Status().State
+	if err == nil {
+		if state == plugin.Degraded {
+			p.to(lifecycle.Well, nil)
+		}
+		return 0
+	}
+	failures++
+	if failures >= want.Manifest.Spec.Probe.Failures && state == plugin.Running {
+		p.to(lifecycle.Unwell, because("ProbeFailed", fmt.Sprintf("%d probes in a row failed; the last: %s", failures, err)))
+	}
+	return failures
+}
+
+// stop ends a life because the phase is over: drain, ask, kill.
+func (p *Plugin) stop(phase context.Context, one *living, want Want, endStreams func()) {
+	p.to(lifecycle.Halt, nil)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(phase), want.Manifest.Spec.Timeouts.Stop.Std())
+	defer cancel()
+	p.drain(ctx)
+	endStreams()
+	if err := one.instance.Stop(ctx); err != nil {
+		p.deps.Log.Warn("the stop was not clean", "plugin", p.name, "instance", one.id, "error", err)
+	}
+	<-one.exited
+	p.bury(one)
+	exit := one.exit
+	p.to(lifecycle.Gone, func(s *plugin.Status) { s.LastExit, s.Facts = &exit, nil })
+}
+
+// died tells an exit that nobody asked for, before anything is cleaned up.
+func (p *Plugin) died(one *living, want Want) {
+	spec := want.Manifest.Spec
+	p.attempts.healthy(time.Since(one.since), spec.Restart.Budget)
+	exit := one.exit
+	failure := failure{reason: "Exited", message: exit.String(), exit: &exit, words: lastWords(one.log)}
+	switch {
+	case exit.Success() && spec.Restart.Policy != plugin.RestartAlways:
+		p.to(lifecycle.Done, func(s *plugin.Status) { s.Reason, s.LastExit, s.Facts = "Completed", &exit, nil })
+	case spec.Restart.Policy == plugin.RestartNever:
+		p.giveUp(failure)
+	default:
+		p.failed(want, failure)
+	}
+}
+
+// failure is why a plugin is not running.
+type failure struct {
+	reason, message string
+	exit            *plugin.Exit
+	words           []string
+	innocent        bool // not the plugin's fault: the budget is not touched
+}
+
+func (f failure) edit(s *plugin.Status) {
+	s.Reason, s.Message, s.LastWords, s.Facts = f.reason, f.message, f.words, nil
+	if f.exit != nil {
+		s.LastExit = f.exit
+	}
+}
+
+func (p *Plugin) giveUp(f failure) { p.to(lifecycle.GiveUp, f.edit) }
+
+// failed leads to another try, or to the end of trying.
+func (p *Plugin) failed(want Want, f failure) {
+	restart := want.Manifest.Spec.Restart
+	if f.innocent {
+		p.attempts.inARow++
+	} else if !p.attempts.failed(time.Now(), restart.Budget) {
+		f.message = fmt.Sprintf("%d failures within %s (spec.restart.budget); the last: %s",
+			restart.Budget.Failures, restart.Budget.Window.Std(), f.message)
+		f.reason = "CrashLoop"
+		p.giveUp(f)
+		return
+	}
+	at := time.Now().Add(fullJitter(ceiling(p.attempts.inARow, restart.Backoff)))
+	p.to(lifecycle.Retry, func(s *plugin.Status) {
+		f.edit(s)
+		s.RetryAt = &at
+	})
+}
+
+// afterDeath waits for the next try, or for a new wish.
+func (p *Plugin) afterDeath(phase context.Context) {
+	status := p.Status()
+	if status.State != plugin.Backoff {
+		<-phase.Done()
+		return
+	}
+	timer := time.NewTimer(time.Until(*status.RetryAt))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		p.mu.Lock()
+		p.status.Restarts++
+		p.mu.Unlock()
+	case <-phase.Done():
+	}
+}

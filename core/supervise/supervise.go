@@ -1,0 +1,235 @@
+// Package supervise keeps one plugin as it is wanted: it launches, probes,
+// retries, drains and stops, and tells the truth about it.
+//
+// A [Plugin] is one goroutine (Run) that is the only one to change the plugin's
+// state, through one function (to) and one table (core/lifecycle); every change
+// is handed to Deps.Changed in order. Its life is a row of phases: resting,
+// living, waiting to retry. [Plugin.Set] gives it a new wish and ends the phase
+// that the wish contradicts; nothing else interrupts it.
+//
+// Promises: an exit is told before anything is cleaned up; a launch that fails
+// leaves nothing; no two instances of a plugin run at once; Run returns only when
+// the instance and everything it owned are gone.
+package supervise
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/lifecycle"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// Want is how a plugin is wanted.
+type Want struct {
+	Manifest   plugin.Manifest // with its defaults written in
+	Generation int64
+	Desired    plugin.Desired
+	// Launch is equal for two wishes exactly when the same instance serves both.
+	Launch string
+}
+
+// Log is where one instance's output goes.
+type Log interface {
+	plugin.Output
+	// Tail returns the last n lines, oldest first.
+	Tail(n int) []plugin.LogLine
+	// Stdout returns what was printed to stdout, and whether that is all of it.
+	Stdout(bytesMax int) (data []byte, whole bool)
+	// Close ships what was printed. Tail and Stdout still answer; closing twice
+	// is harmless.
+	Close()
+}
+
+// Pipe joins a stream to the bus until it is closed.
+type Pipe interface {
+	plugin.Pipe
+	Counts() (messages, dropped uint64)
+	io.Closer
+}
+
+// Deps is what supervisors share.
+type Deps struct {
+	// Adapters are all adapters by name.
+	Adapters map[string]plugin.Adapter
+	// OpenLog opens the log of an instance; files of it may be put in dir.
+	OpenLog func(plugin, instance, dir string) (Log, error)
+	// Resolve turns references to secrets into values.
+	Resolve func(map[string]plugin.EnvValue) (map[string]string, error)
+	// Changed is told every change of state, in order for each plugin. It must
+	// not block for long: an exit waits for it.
+	Changed func(plugin.StateChange)
+	// Refreshed is told a status whose state did not change.
+	Refreshed func(plugin.Status)
+	// Forget drops what is kept of an instance that was replaced or deleted.
+	Forget func(plugin, instance string)
+	// Host makes the way back into the core for one plugin.
+	Host func(plugin string) plugin.Host
+	// OpenPipe joins a declared stream to the bus.
+	OpenPipe func(plugin.Stream) (Pipe, error)
+	// RunDir holds one folder per running instance. Its path is short: see
+	// plugin.Launch.Dir.
+	RunDir string
+	// Starts bounds launches that are under way at the same time.
+	Starts chan struct{}
+	Log    *slog.Logger
+}
+
+// Plugin supervises one plugin. All its methods may be called at once; Run only
+// once.
+type Plugin struct {
+	name string
+	deps *Deps
+
+	want atomic.Pointer[Want] // set under mu
+
+	mu       sync.Mutex
+	status   plugin.Status
+	streams  []*stream
+	endPhase context.CancelFunc
+	changed  chan struct{} // closed at the next change; nil while nobody waits
+
+	living   atomic.Pointer[living]
+	inFlight atomic.Int64
+	waiting  atomic.Int64
+	draining atomic.Bool
+	idle     chan struct{} // told when draining has nothing left in flight
+
+	attempts attempts // owned by Run
+}
+
+// New makes the supervisor of a plugin; Run sets it going.
+func New(deps *Deps, want Want) *Plugin {
+	p := &Plugin{name: want.Manifest.Metadata.Name, deps: deps, idle: make(chan struct{}, 1)}
+	p.status = plugin.Status{Plugin: p.name, Instance: p.name, State: plugin.Pending, Since: time.Now()}
+	p.adopt(&want)
+	return p
+}
+
+// adopt takes over a wish. The caller holds mu, or is New.
+func (p *Plugin) adopt(want *Want) {
+	p.want.Store(want)
+	p.status.Adapter = want.Manifest.Spec.Adapter
+	p.status.Generation = want.Generation
+}
+
+// Set tells how the plugin is wanted from now on. It does not wait.
+func (p *Plugin) Set(want Want) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.want.Load()
+	contradicts := want.Launch != before.Launch || want.Desired != before.Desired
+	p.adopt(&want)
+	if contradicts && p.endPhase != nil {
+		p.endPhase()
+	}
+}
+
+// Wanted returns how the plugin is wanted now. It is shared: do not change it.
+func (p *Plugin) Wanted() *Want { return p.want.Load() }
+
+// Status returns the plugin's state now.
+func (p *Plugin) Status() plugin.Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.statusLocked()
+}
+
+func (p *Plugin) statusLocked() plugin.Status {
+	s := p.status
+	s.InFlight = int(p.inFlight.Load())
+	for _, one := range p.streams {
+		s.Streams = append(s.Streams, one.status())
+	}
+	return s
+}
+
+// Run keeps the plugin as it is wanted until ctx ends, and then stops it. It
+// returns once everything of it is gone.
+func (p *Plugin) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		p.phase(ctx)
+	}
+	if p.Status().State != plugin.Stopped {
+		p.to(lifecycle.Halt, nil)
+	}
+}
+
+func (p *Plugin) phase(ctx context.Context) {
+	phase, end := context.WithCancel(ctx)
+	defer end()
+	p.mu.Lock()
+	p.endPhase = end
+	want := *p.want.Load()
+	p.mu.Unlock()
+	switch {
+	case want.Desired == plugin.DesiredStopped:
+		p.rest(phase)
+	case want.Manifest.Spec.Mode == plugin.Job:
+		p.offerRuns(phase, want)
+	default:
+		p.live(phase, want)
+	}
+}
+
+// rest keeps the plugin stopped until the phase ends.
+func (p *Plugin) rest(phase context.Context) {
+	if p.Status().State != plugin.Stopped {
+		p.to(lifecycle.Halt, because("StoppedByUser", "stopped on request; start it with: patchbay start "+p.name))
+	}
+	p.attempts = attempts{}
+	<-phase.Done()
+}
+
+// because is the usual edit of a status: why.
+func because(reason, message string) func(*plugin.Status) {
+	return func(s *plugin.Status) { s.Reason, s.Message = reason, message }
+}
+
+// to is the only place where a state changes. It publishes the change.
+func (p *Plugin) to(cause lifecycle.Cause, edit func(*plugin.Status)) {
+	p.mu.Lock()
+	from := p.status.State
+	next, ok := lifecycle.Next(from, cause)
+	if !ok {
+		p.mu.Unlock()
+		p.deps.Log.Error("a change of state that the table does not have", "plugin", p.name, "state", from, "cause", cause)
+		return
+	}
+	p.status.State, p.status.Since = next, time.Now()
+	p.status.Reason, p.status.Message, p.status.RetryAt = "", "", nil
+	if edit != nil {
+		edit(&p.status)
+	}
+	change := plugin.StateChange{From: from, To: next, Cause: string(cause), Status: p.statusLocked()}
+	if p.changed != nil {
+		close(p.changed)
+		p.changed = nil
+	}
+	p.mu.Unlock()
+	p.deps.Changed(change)
+}
+
+// refresh changes facts of the status that are not its state.
+func (p *Plugin) refresh(edit func(*plugin.Status)) {
+	p.mu.Lock()
+	edit(&p.status)
+	status := p.statusLocked()
+	p.mu.Unlock()
+	p.deps.Refreshed(status)
+}
+
+// nextChange returns a channel that is closed when the state changes next, and
+// the status now.
+func (p *Plugin) nextChange() (<-chan struct{}, plugin.Status) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.changed == nil {
+		p.changed = make(chan struct{})
+	}
+	return p.changed, p.status
+}
