@@ -28,8 +28,10 @@ func (p *Plugin) offerRuns(phase context.Context, want Want) {
 	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Facts, s.LastWords = nil, nil })
 	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
 	defer cancel()
-	p.to(lifecycle.Ready, because("Job", "launched once per invocation"))
-	p.living.Store(&living{adapter: p.deps.Adapters[want.Manifest.Spec.Adapter], job: &jobs{want: want, ctx: ctx}})
+	p.to(lifecycle.Ready, func(s *plugin.Status) {
+		because("Job", "launched once per invocation")(s)
+		p.living.Store(&living{adapter: p.deps.Adapters[want.Manifest.Spec.Adapter], job: &jobs{want: want, ctx: ctx}})
+	})
 	p.watchAdapter(phase, want)
 	p.living.Store(nil)
 	p.to(lifecycle.Halt, nil)

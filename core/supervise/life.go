@@ -44,8 +44,11 @@ func (p *Plugin) live(phase context.Context, want Want) {
 		return
 	}
 	go one.wait() // ends with the instance, which watch outlives
-	p.to(lifecycle.Ready, func(s *plugin.Status) { s.Facts = inspect(one.instance) })
-	p.living.Store(one)
+	facts := inspect(one.instance)
+	p.to(lifecycle.Ready, func(s *plugin.Status) {
+		s.Facts = facts
+		p.living.Store(one) // under the same lock as the state: see await
+	})
 	streams, endStreams := p.startStreams(phase, one, want)
 	p.watch(phase, one, want)
 	p.living.Store(nil)

@@ -258,7 +258,7 @@ func TestInFlight_limitAndDrain(t *testing.T) {
 		w.want.Desired = plugin.DesiredStopped
 		w.plugin.Set(w.want)
 		w.see(plugin.Stopping)
-		pass(time.Second) // : the drain goes on
+		pass(time.Second) // the drain goes on
 		close(one.answer)
 		if err := <-answer; err != nil {
 			t.Errorf("an invocation in flight at the stop: got %v, want its answer", err)
