@@ -1,0 +1,38 @@
+// Package adapters is the list of what this build can run: one line per adapter.
+// It owns nothing; the adapters know neither each other nor the core beyond
+// core/plugin and core/manifest.
+package adapters
+
+import (
+	"github.com/patchbay-dev/patchbay/adapters/container"
+	"github.com/patchbay-dev/patchbay/adapters/goplugin"
+	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
+	"github.com/patchbay-dev/patchbay/adapters/portable"
+	"github.com/patchbay-dev/patchbay/adapters/provider"
+	"github.com/patchbay-dev/patchbay/adapters/starlark"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// Options is what adapters are told of the daemon.
+type Options struct {
+	// Node names the daemon; containers carry it as a label.
+	Node string
+	// DockerHost is the engine's address; empty: DOCKER_HOST, else the default.
+	DockerHost string
+}
+
+// All returns every adapter. A sixth one is a line here and a folder beside.
+func All(o Options) []plugin.Adapter {
+	return []plugin.Adapter{
+		container.New(container.Options{Node: o.Node, Host: o.DockerHost}),
+		goplugin.New(),
+		portable.New(portable.Options{}),
+		provider.New(),
+		starlark.New(),
+	}
+}
+
+// Child must be the first statement of main, and of TestMain where plugins are
+// started: in a process that an adapter made to start a plugin it becomes that
+// plugin and does not return.
+func Child() { proc.Child() }

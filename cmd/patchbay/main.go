@@ -1,0 +1,47 @@
+// Command patchbay deploys, supervises, calls and observes plugins that speak
+// five protocols. `patchbay serve` is the daemon; every other verb talks to one.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchbay-dev/patchbay/adapters"
+	"github.com/patchbay-dev/patchbay/cmd/patchbay/internal/cli"
+	"github.com/patchbay-dev/patchbay/cmd/patchbay/internal/serve"
+	"github.com/patchbay-dev/patchbay/core/api/wire"
+	"github.com/patchbay-dev/patchbay/core/config"
+	"github.com/patchbay-dev/patchbay/sdk/go/client"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	adapters.Child()
+	os.Exit(cli.Main(version, serveCommand(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+func serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon until it is told to stop",
+		Long: "Run the daemon: the REST API, the embedded NATS server, and every plugin that is applied.\n" +
+			"SIGINT and SIGTERM stop it in order; the addresses in use and the token stand in the data folder.",
+		Args: cobra.NoArgs,
+	}
+	settings := config.Flags(cmd.Flags(), client.DefaultDataDir(), os.Getenv)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := settings.Check(); err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		return serve.Run(ctx, settings, wire.Version{Version: version})
+	}
+	return cmd
+}

@@ -1,0 +1,118 @@
+// Package config is the daemon's own settings: their defaults, their flags and
+// environment variables, their faults, and the files that it keeps in its data
+// folder for clients on the same machine.
+//
+// A flag wins over its environment variable (--nats-listen: PATCHBAY_NATS_LISTEN),
+// which wins over the default.
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Off is what turns a listener or a log off.
+const Off = "off"
+
+// Config is the daemon's settings.
+type Config struct {
+	DataDir          string
+	SecretsDir       string
+	Listen           string
+	NATSListen       string
+	NATSURL          string
+	NATSCredentials  string
+	AccessLog        string
+	LogLevel         string
+	LogFormat        string
+	InvocationEvents bool
+	Metrics          bool
+	ShutdownTimeout  time.Duration
+}
+
+// Flags adds the settings to a flag set and returns where they will stand once it
+// is parsed. The environment's values are the defaults that it shows.
+func Flags(fs *pflag.FlagSet, dataDir string, getenv func(string) string) *Config {
+	c := &Config{}
+	env := func(flag, value string) string {
+		return cmp.Or(getenv("PATCHBAY_"+strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))), value)
+	}
+	text := func(into *string, name, value, usage string) { fs.StringVar(into, name, env(name, value), usage) }
+	text(&c.DataDir, "data-dir", dataDir, "folder for everything the daemon keeps")
+	text(&c.SecretsDir, "secrets-dir", "", "folder of secrets, one file each, mode 0600 (default DATA-DIR/secrets)")
+	text(&c.Listen, "listen", "127.0.0.1:7420", "address of the REST API; port 0 picks a free one")
+	text(&c.NATSListen, "nats-listen", "127.0.0.1:7422", "address of the embedded NATS server for clients; port 0 picks a free one, off: none")
+	text(&c.NATSURL, "nats-url", "", "use this NATS server with JetStream instead of the embedded one")
+	text(&c.NATSCredentials, "nats-credentials", "", "credentials file for --nats-url")
+	text(&c.AccessLog, "access-log", Off, "file for one JSON line per request, - for standard error, or off")
+	text(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
+	text(&c.LogFormat, "log-format", "text", "text or json")
+	fs.BoolVar(&c.InvocationEvents, "invocation-events", true, "publish what was invoked, packed")
+	fs.BoolVar(&c.Metrics, "metrics", true, "count requests and invocations for /metrics")
+	fs.DurationVar(&c.ShutdownTimeout, "shutdown-timeout", 30*time.Second, "most that stopping all plugins may take")
+	return c
+}
+
+// Check completes the settings and returns every fault at once, each with its
+// flag.
+func (c *Config) Check() error {
+	var faults []error
+	fault := func(flag, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("--%s: "+format, append([]any{flag}, args...)...))
+	}
+	if dir, err := filepath.Abs(c.DataDir); err != nil || c.DataDir == "" {
+		fault("data-dir", "%q is not a folder's path", c.DataDir)
+	} else {
+		c.DataDir = dir
+	}
+	c.SecretsDir = cmp.Or(c.SecretsDir, filepath.Join(c.DataDir, "secrets"))
+	for flag, address := range map[string]string{"listen": c.Listen, "nats-listen": c.NATSListen} {
+		if _, _, err := net.SplitHostPort(address); err != nil && (address != Off || flag == "listen") {
+			fault(flag, "%q is not an address; write HOST:PORT, such as 127.0.0.1:0", address)
+		}
+	}
+	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
+		fault("log-format", "%q is neither text nor json", c.LogFormat)
+	}
+	if err := new(slog.LevelVar).UnmarshalText([]byte(c.LogLevel)); err != nil {
+		fault("log-level", "%q is none of debug, info, warn, error", c.LogLevel)
+	}
+	if c.NATSCredentials != "" && c.NATSURL == "" {
+		fault("nats-credentials", "is for --nats-url, which is not given")
+	}
+	if c.ShutdownTimeout <= 0 {
+		fault("shutdown-timeout", "%s is not more than 0", c.ShutdownTimeout)
+	}
+	return errors.Join(faults...)
+}
+
+// Logger makes the daemon's own log, which goes to standard error.
+func (c *Config) Logger() *slog.Logger {
+	var level slog.LevelVar
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // Check has seen it
+	options := &slog.HandlerOptions{Level: &level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// Loopback reports whether only this machine can reach an address.
+func Loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}

@@ -1,0 +1,111 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"github.com/patchbay-dev/patchbay/core/config"
+)
+
+func parse(t *testing.T, env map[string]string, args ...string) *config.Config {
+	t.Helper()
+	fs := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	c := config.Flags(fs, "/var/lib/patchbay", func(key string) string { return env[key] })
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestFlags_winOverTheEnvironmentWhichWinsOverDefaults(t *testing.T) {
+	env := map[string]string{"PATCHBAY_LISTEN": "127.0.0.1:1", "PATCHBAY_NATS_LISTEN": "127.0.0.1:2"}
+	c := parse(t, env, "--listen", "127.0.0.1:3")
+	if c.Listen != "127.0.0.1:3" || c.NATSListen != "127.0.0.1:2" || c.DataDir != "/var/lib/patchbay" {
+		t.Errorf("got %+v", c)
+	}
+	if err := c.Check(); err != nil || c.SecretsDir != "/var/lib/patchbay/secrets" {
+		t.Errorf("got %v, secrets %q", err, c.SecretsDir)
+	}
+}
+
+func TestCheck_tellsEveryFault(t *testing.T) {
+	c := parse(t, nil, "--listen", "off", "--nats-listen", "here", "--log-level", "loud", "--log-format", "xml",
+		"--nats-credentials", "x", "--shutdown-timeout", "0s", "--data-dir", "")
+	err := c.Check()
+	if err == nil {
+		t.Fatal("got no error")
+	}
+	for _, flag := range []string{"listen", "nats-listen", "log-level", "log-format", "nats-credentials", "shutdown-timeout", "data-dir"} {
+		if !strings.Contains(err.Error(), "--"+flag+":") {
+			t.Errorf("no fault of --%s in:\n%v", flag, err)
+		}
+	}
+}
+
+func TestLoopback(t *testing.T) {
+	for address, want := range map[string]bool{
+		"127.0.0.1:1": true, "127.9.9.9:1": true, "[::1]:1": true, "localhost:1": true,
+		"0.0.0.0:1": false, ":1": false, "10.0.0.1:1": false, "[::]:1": false, "nonsense": false,
+	} {
+		if got := config.Loopback(address); got != want {
+			t.Errorf("Loopback(%q): got %t, want %t", address, got, want)
+		}
+	}
+}
+
+func TestFolder_keepsItsIdentityAndIsLocked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data")
+	first, err := config.OpenFolder(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.OpenFolder(path); err == nil || !strings.Contains(err.Error(), "in use by another daemon") {
+		t.Errorf("a second daemon on the folder: got %v", err)
+	}
+	if err := os.MkdirAll(filepath.Join(first.RunDir, "left", "over"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := config.OpenFolder(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if second.Node != first.Node || second.Token != first.Token || len(second.Token) != 64 {
+		t.Errorf("got node %s and a token of %d, want the first start's", second.Node, len(second.Token))
+	}
+	if left, _ := os.ReadDir(second.RunDir); len(left) > 0 {
+		t.Errorf("left in the run folder: %v", left)
+	}
+	for name, mode := range map[string]os.FileMode{"": 0o700, config.APITokenFile: 0o600, "node": 0o600, "lock": 0o600} {
+		info, err := os.Stat(filepath.Join(path, name))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if info.Mode().Perm() != mode {
+			t.Errorf("%s: got mode %v, want %v", name, info.Mode().Perm(), mode)
+		}
+	}
+}
+
+func TestFolder_runDirIsShort(t *testing.T) {
+	path := filepath.Join(t.TempDir(), strings.Repeat("long", 20))
+	f, err := config.OpenFolder(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.RunDir)+len("/12345678") > 64 {
+		t.Errorf("run folder %s: instances' folders would have more than 64 bytes", f.RunDir)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(f.RunDir); !os.IsNotExist(err) {
+		t.Errorf("the run folder outlives the daemon: %v", err)
+	}
+}

@@ -1,0 +1,20 @@
+// Package logs turns the bytes that plugins print into lines: it follows their
+// files and takes their streams, cuts lines, lifts level, message and time from
+// the usual forms (lift.go), and ships them to the bus in batches.
+//
+// Promises:
+//
+//   - A reader never slows a plugin. A child process writes to a file and is never
+//     waited for; a writer in the daemon never waits for the bus.
+//   - Lines of one stream keep their order and are counted; a gap in the count is
+//     told by the next line's Dropped. Nothing is dropped of a file unless more
+//     than 256 MiB of it are unread: while the bus is down its lines stay in the
+//     file. Of a writer the oldest batches are dropped beyond 16,384 lines.
+//   - Followers get each line once, in the order of the bus, with the ID under
+//     which history has it: history and the live tail join without gap or repeat,
+//     and a follower that was too slow goes on from history. While the bus is down
+//     lines come at once, without an ID.
+//   - A line waits at most 50 ms for others to travel with.
+//   - What has been shipped of a file is freed on disk, but for its first MiB.
+//   - An instance that prints nothing costs no goroutine, no file and no buffer.
+package logs

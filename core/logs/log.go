@@ -1,0 +1,260 @@
+package logs
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+const (
+	// batchLinesMax and batchBytesMax make a message: packing more gains little,
+	// and both keep it far from NATS's 1 MiB.
+	batchLinesMax, batchBytesMax = 256, 64 << 10
+	// batchAgeMax is how long a line waits for others: less than people notice.
+	batchAgeMax = 50 * time.Millisecond
+	// queueLinesMax bounds what one instance keeps in memory for a bus that is
+	// slow or down: some 2 MiB of usual lines.
+	queueLinesMax = 16 << 10
+	// ringLinesMax is what Tail can show: twenty crash reports.
+	ringLinesMax = 1000
+	// closeMax is how long Close waits for the bus.
+	closeMax = 2 * time.Second
+	// retryEvery is how soon a bus that is down is tried again.
+	retryEvery = 250 * time.Millisecond
+)
+
+// Log is where one instance's output goes. It is safe for concurrent use.
+type Log struct {
+	hub              *Hub
+	plugin, instance string
+	dir              string
+	captureBytesMax  int
+
+	mu       sync.Mutex
+	streams  map[plugin.LogStream]*stream
+	ring     []plugin.LogLine
+	oldest   int // of the ring, once it is full
+	queue    []*batch
+	queued   int           // lines in queue
+	shipping bool          // a goroutine ships
+	hurry    chan struct{} // told when a batch is full or all must go
+	room     sync.Cond     // told when queue has shrunk, or closing
+	closing  chan struct{} // closed by Close
+	shipped  chan struct{} // closed when nothing is queued; made by Close
+	giveUpAt time.Time     // set by Close
+}
+
+// stream is one of an instance's streams.
+type stream struct {
+	name     plugin.LogStream
+	sequence uint64
+	dropped  uint64 // since the last line
+	open     *batch // the last of queue, if it is this stream's and not full
+	file     *follower
+	cutter   cutter // of writes
+	writing  sync.Mutex
+	captured []byte
+}
+
+// batch is lines that travel as one message.
+type batch struct {
+	stream *stream
+	lines  []plugin.LogLine
+	bytes  int
+	began  time.Time
+	upto   int64 // the file is read to here once this is shipped
+	told   bool  // followers have it, without IDs
+}
+
+func (b *batch) full() bool { return len(b.lines) >= batchLinesMax || b.bytes >= batchBytesMax }
+
+// File opens a stream for a child process.
+func (l *Log) File(name plugin.LogStream) (*os.File, error) {
+	path := filepath.Join(l.dir, string(name)+".log")
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.stream(name)
+	if s.file == nil && !l.closed() {
+		if s.file, err = l.follow(s, path); err != nil {
+			_ = file.Close() // nothing was written
+			return nil, err
+		}
+	}
+	return file, nil
+}
+
+// Writer takes a stream of something in the daemon or behind a connection.
+func (l *Log) Writer(name plugin.LogStream) io.Writer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return writer{l, l.stream(name)}
+}
+
+// stream returns a stream's record. The caller holds mu.
+func (l *Log) stream(name plugin.LogStream) *stream {
+	s := l.streams[name]
+	if s == nil {
+		if l.streams == nil {
+			l.streams = map[plugin.LogStream]*stream{}
+			l.hurry, l.room.L = make(chan struct{}, 1), &l.mu
+			l.hub.seen(l)
+		}
+		s = &stream{name: name}
+		l.streams[name] = s
+	}
+	return s
+}
+
+func (l *Log) closed() bool {
+	select {
+	case <-l.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+type writer struct {
+	log    *Log
+	stream *stream
+}
+
+// Write takes bytes; it never fails and never waits for the bus.
+func (w writer) Write(data []byte) (int, error) {
+	w.stream.writing.Lock()
+	defer w.stream.writing.Unlock()
+	if w.log.closed() {
+		return len(data), nil
+	}
+	if room := w.log.captureBytesMax + 1 - len(w.stream.captured); w.log.captureBytesMax > 0 && room > 0 && w.stream.name == plugin.Stdout {
+		w.stream.captured = append(w.stream.captured, data[:min(len(data), room)]...)
+	}
+	now := time.Now()
+	w.stream.cutter.write(data, func(text []byte, cut bool) { w.log.add(w.stream, text, cut, now, dropOldest) })
+	return len(data), nil
+}
+
+// policy says what happens to a line when the queue is full.
+type policy int
+
+const (
+	dropOldest  policy = iota // a writer must not wait
+	waitForRoom               // a file keeps what is not read yet
+)
+
+// add takes one line.
+func (l *Log) add(s *stream, text []byte, cut bool, now time.Time, full policy) {
+	line := plugin.LogLine{
+		Time: now, Plugin: l.plugin, Instance: l.instance, Stream: s.name,
+		Message: strings.ToValidUTF8(string(text), "\uFFFD"), Truncated: cut,
+	}
+	lift(&line, now)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for full == waitForRoom && l.queued >= queueLinesMax && !l.abandoned() {
+		l.room.Wait()
+	}
+	if l.queued >= queueLinesMax {
+		l.dropOldest()
+	}
+	s.sequence++
+	line.Sequence, line.Dropped = s.sequence, s.dropped
+	s.dropped = 0
+	l.keep(line)
+	l.enqueue(s, line, len(text))
+}
+
+// keep puts a line into the ring.
+func (l *Log) keep(line plugin.LogLine) {
+	if len(l.ring) < ringLinesMax {
+		l.ring = append(l.ring, line)
+		return
+	}
+	l.ring[l.oldest] = line
+	l.oldest = (l.oldest + 1) % ringLinesMax
+}
+
+// enqueue puts a line into its stream's open batch, or a new one.
+func (l *Log) enqueue(s *stream, line plugin.LogLine, size int) {
+	b := s.open
+	if b == nil {
+		b = &batch{stream: s, began: line.Time, lines: make([]plugin.LogLine, 0, 8)}
+		s.open = b
+		l.queue = append(l.queue, b)
+	}
+	b.lines = append(b.lines, line)
+	b.bytes += size + len(line.Fields)
+	l.queued++
+	if b.full() {
+		s.open = nil
+		poke(l.hurry)
+	}
+	if !l.shipping {
+		l.shipping = true
+		go l.ship() // ends when nothing is queued; Close waits for it
+	}
+}
+
+// dropOldest gives up the oldest batch that is not being shipped.
+func (l *Log) dropOldest() {
+	if len(l.queue) < 2 {
+		return
+	}
+	b := l.queue[1] // the first may be on its way
+	l.queue = append(l.queue[:1], l.queue[2:]...)
+	l.queued -= len(b.lines)
+	if b.stream.open == b {
+		b.stream.open = nil
+	}
+	for _, line := range b.lines {
+		b.stream.dropped += 1 + line.Dropped
+	}
+}
+
+// Tail returns the last n lines, oldest first.
+func (l *Log) Tail(n int) []plugin.LogLine {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n = min(n, len(l.ring))
+	out := make([]plugin.LogLine, 0, n)
+	for i := len(l.ring) - n; i < len(l.ring); i++ {
+		out = append(out, l.ring[(l.oldest+i)%len(l.ring)])
+	}
+	return out
+}
+
+// Stdout returns what a job printed to stdout, at most bytesMax bytes, and
+// whether that is all.
+func (l *Log) Stdout(bytesMax int) (data []byte, whole bool) {
+	l.mu.Lock()
+	s := l.streams[plugin.Stdout]
+	l.mu.Unlock()
+	if s == nil {
+		return nil, true
+	}
+	if s.file != nil {
+		return readHead(filepath.Join(l.dir, string(plugin.Stdout)+".log"), bytesMax)
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.captured[:min(bytesMax, len(s.captured))], len(s.captured) <= bytesMax
+}
+
+func readHead(path string, bytesMax int) ([]byte, bool) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, false
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, int64(bytesMax)+1))
+	return data[:min(bytesMax, len(data))], err == nil && len(data) <= bytesMax
+}

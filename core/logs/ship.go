@@ -1,0 +1,171 @@
+package logs
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// ship publishes batches in order until none is left. One goroutine at a time
+// does it for a log.
+func (l *Log) ship() {
+	for {
+		b := l.next()
+		if b == nil {
+			return
+		}
+		sequence, err := l.hub.options.Publish(l.plugin, l.instance, b.stream.name, b.lines)
+		if err == nil {
+			l.done(b, sequence)
+			continue
+		}
+		if !b.told {
+			b.told = true
+			l.hub.tell(b.lines)
+		}
+		if !l.pause() {
+			l.abandon()
+			return
+		}
+	}
+}
+
+// next waits until the oldest batch is full, old enough, or must go because the
+// log closes. It returns nil, and the goroutine is over, when none is left.
+func (l *Log) next() *batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		if len(l.queue) == 0 {
+			l.shipping = false
+			l.tellShipped()
+			return nil
+		}
+		b := l.queue[0]
+		left := batchAgeMax - time.Since(b.began)
+		if b.full() || left <= 0 || b.told || l.closed() {
+			if b.stream.open == b {
+				b.stream.open = nil
+			}
+			return b
+		}
+		l.mu.Unlock()
+		timer := time.NewTimer(left)
+		select {
+		case <-timer.C:
+		case <-l.hurry:
+		case <-l.closing:
+		}
+		timer.Stop()
+		l.mu.Lock()
+	}
+}
+
+// done gives the lines of a stored batch their IDs, tells the followers, and
+// frees what it held.
+func (l *Log) done(b *batch, sequence uint64) {
+	if !b.told {
+		prefix := strconv.FormatUint(sequence, 10) + "."
+		for i := range b.lines {
+			b.lines[i].ID = prefix + strconv.Itoa(i+1)
+		}
+		l.hub.tell(b.lines)
+	}
+	l.mu.Lock()
+	l.queue[0] = nil
+	l.queue = l.queue[1:]
+	l.queued -= len(b.lines)
+	if file := b.stream.file; file != nil && l.captureBytesMax == 0 {
+		file.free(b.upto)
+	}
+	l.room.Broadcast()
+	l.mu.Unlock()
+}
+
+// pause waits before a failed batch is tried again; false means that the log has
+// been closing for too long.
+func (l *Log) pause() bool {
+	timer := time.NewTimer(retryEvery)
+	defer timer.Stop()
+	l.mu.Lock()
+	abandoned := l.abandoned()
+	l.mu.Unlock()
+	if abandoned {
+		return false
+	}
+	<-timer.C
+	return true
+}
+
+// abandoned reports that Close has given up waiting. The caller holds mu.
+func (l *Log) abandoned() bool { return l.giveUpAt != (time.Time{}) && time.Now().After(l.giveUpAt) }
+
+// abandon gives up what is queued.
+func (l *Log) abandon() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lost := l.queued
+	l.queue, l.queued, l.shipping = nil, 0, false
+	l.tellShipped()
+	l.room.Broadcast()
+	l.hub.options.Log.Warn("log lines were lost: the bus did not take them", "plugin", l.plugin, "instance", l.instance, "lines", lost)
+}
+
+// tellShipped tells Close that nothing is queued. The caller holds mu.
+func (l *Log) tellShipped() {
+	if l.shipped != nil {
+		close(l.shipped)
+		l.shipped = nil
+	}
+}
+
+// Close ships what was written before, waiting at most closeMax for the bus, and
+// frees files and goroutines. Tail and Stdout still answer. Closing twice is
+// harmless.
+func (l *Log) Close() {
+	l.mu.Lock()
+	if l.closed() {
+		l.mu.Unlock()
+		return
+	}
+	l.giveUpAt = time.Now().Add(closeMax)
+	files, writers := l.parts()
+	close(l.closing)
+	l.room.Broadcast()
+	l.mu.Unlock()
+	stop := time.AfterFunc(closeMax, l.room.Broadcast) // wakes whoever waits for room
+	defer stop.Stop()
+	for _, f := range files {
+		f.finish()
+	}
+	for _, s := range writers {
+		s.writing.Lock()
+		s.cutter.finish(func(text []byte, cut bool) { l.add(s, text, cut, time.Now(), dropOldest) })
+		s.writing.Unlock()
+	}
+	l.mu.Lock()
+	shipped := make(chan struct{})
+	l.shipped = shipped
+	if !l.shipping {
+		l.tellShipped()
+	}
+	l.mu.Unlock()
+	<-shipped
+	for _, f := range files {
+		_ = f.file.Close() // read to its end
+	}
+	l.hub.forget(l)
+}
+
+func (l *Log) parts() (files []*follower, writers []*stream) {
+	for _, s := range l.streams {
+		if s.file != nil {
+			files = append(files, s.file)
+		}
+		writers = append(writers, s)
+	}
+	return files, writers
+}
+
+var _ plugin.Output = (*Log)(nil)
