@@ -157,10 +157,10 @@ func (l *memoryLog) Stdout(most int) ([]byte, bool) {
 
 type pipe struct{ messages atomic.Uint64 }
 
-func (p *pipe) Publish([]byte) error                      { p.messages.Add(1); return nil }
-func (p *pipe) Next(ctx context.Context) ([]byte, error)  { <-ctx.Done(); return nil, ctx.Err() }
-func (p *pipe) Counts() (messages uint64, dropped uint64) { return p.messages.Load(), 0 }
-func (p *pipe) Close() error                              { return nil }
+func (p *pipe) Publish([]byte) error                     { p.messages.Add(1); return nil }
+func (p *pipe) Next(ctx context.Context) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }
+func (p *pipe) Counts() (messages, dropped uint64)       { return p.messages.Load(), 0 }
+func (p *pipe) Close() error                             { return nil }
 
 // world is one supervised plugin and what was told about it.
 type world struct {
@@ -180,7 +180,7 @@ func newWorld(t *testing.T, spec string, launch func(context.Context, plugin.Lau
 	w.want = supervise.Want{Manifest: manifest(t, spec), Generation: 1, Desired: plugin.DesiredRunning, Launch: "1"}
 	deps := &supervise.Deps{
 		Adapters:  map[string]plugin.Adapter{"fake": w.adapter},
-		OpenLog:   func(string, string, string) (supervise.Log, error) { return &memoryLog{}, nil },
+		OpenLog:   func(string, string, string, int) supervise.Log { return &memoryLog{} },
 		Resolve:   func(map[string]plugin.EnvValue) (map[string]string, error) { return nil, nil },
 		Changed:   func(c plugin.StateChange) { w.changes <- c },
 		Refreshed: func(plugin.Status) {},

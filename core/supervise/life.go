@@ -111,7 +111,7 @@ func (p *Plugin) launch(ctx context.Context, id string, want Want, input []byte)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	one, err := p.prepare(adapter, id)
+	one, err := p.prepare(adapter, id, want)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func (e *startError) Error() string { return e.err.Error() }
 func (e *startError) Unwrap() error { return e.err }
 
 // prepare makes the folder and the log of a new instance.
-func (p *Plugin) prepare(adapter plugin.Adapter, id string) (*living, error) {
+func (p *Plugin) prepare(adapter plugin.Adapter, id string, want Want) (*living, error) {
 	// The folder has the random part of the id only: its path has to be short.
 	one := &living{
 		id: id, dir: filepath.Join(p.deps.RunDir, strings.TrimPrefix(id, p.name+"-")),
@@ -148,13 +148,16 @@ func (p *Plugin) prepare(adapter plugin.Adapter, id string) (*living, error) {
 	if err := os.Mkdir(one.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("instance folder: %w: %w", plugin.ErrUnavailable, err)
 	}
-	log, err := p.deps.OpenLog(p.name, one.id, one.dir)
-	if err != nil {
-		_ = os.RemoveAll(one.dir) // just made, and empty
-		return nil, fmt.Errorf("log: %w: %w", plugin.ErrUnavailable, err)
-	}
-	one.log = log
+	one.log = p.deps.OpenLog(p.name, one.id, one.dir, capture(want))
 	return one, nil
+}
+
+// capture is how much of its stdout an instance's result may need.
+func capture(want Want) int {
+	if want.Manifest.Spec.Mode == plugin.Job {
+		return int(want.Manifest.Spec.Limits.Payload)
+	}
+	return 0
 }
 
 // bury frees what an instance that is gone has owned.

@@ -94,7 +94,7 @@ func (p *Plugin) runStream(ctx context.Context, streamer plugin.Streamer, s *str
 	if err != nil {
 		return err
 	}
-	defer pipe.Close()
+	defer func() { _ = pipe.Close() }() // an unsubscribe on a link that may be gone
 	s.set(plugin.Running, "", pipe)
 	return streamer.Stream(ctx, s.spec, pipe)
 }

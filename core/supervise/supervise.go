@@ -14,7 +14,6 @@ package supervise
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -48,16 +47,19 @@ type Log interface {
 // Pipe joins a stream to the bus until it is closed.
 type Pipe interface {
 	plugin.Pipe
+	// Counts says how many messages went through, and how many the bus could not
+	// take.
 	Counts() (messages, dropped uint64)
-	io.Closer
+	Close() error
 }
 
 // Deps is what supervisors share.
 type Deps struct {
 	// Adapters are all adapters by name.
 	Adapters map[string]plugin.Adapter
-	// OpenLog opens the log of an instance; files of it may be put in dir.
-	OpenLog func(plugin, instance, dir string) (Log, error)
+	// OpenLog opens the log of an instance; files of it may be put in dir. The
+	// first captureBytesMax bytes of stdout are kept for Log.Stdout.
+	OpenLog func(plugin, instance, dir string, captureBytesMax int) Log
 	// Resolve turns references to secrets into values.
 	Resolve func(map[string]plugin.EnvValue) (map[string]string, error)
 	// Changed is told every change of state, in order for each plugin. It must

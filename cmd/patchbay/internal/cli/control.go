@@ -20,22 +20,21 @@ type control struct {
 }
 
 func (a *app) start() *cobra.Command {
-	return a.controls(control{"start", "running", "Start plugins that were stopped, and wait until they run",
+	return a.controls(control{"start", "running", "Start plugins that were stopped or failed, and wait until they run",
 		func(ctx context.Context, c *client.Client, before plugin.Resource) (func(plugin.Resource) (bool, error), error) {
-			if before.Desired == plugin.DesiredRunning && before.Status.State == plugin.Failed {
-				return nil, fmt.Errorf("%s: %w: it failed%s; see patchbay logs %[1]s, then patchbay restart %[1]s",
-					before.Metadata.Name, plugin.ErrUnavailable, client.Why(before.Status))
-			}
 			_, err := c.Start(ctx, before.Metadata.Name)
 			return fresh(before, client.IsRunning), err
 		}})
 }
 
-// fresh does not take a failure from before for one of now.
+// fresh does not take an end from before for one of now.
 func fresh(before plugin.Resource, done func(plugin.Resource) (bool, error)) func(plugin.Resource) (bool, error) {
 	return func(r plugin.Resource) (bool, error) {
-		if r.Status.State == plugin.Failed && r.Status.Since.Equal(before.Status.Since) {
-			return false, nil
+		switch r.Status.State {
+		case plugin.Failed, plugin.Finished:
+			if r.Status.Since.Equal(before.Status.Since) {
+				return false, nil
+			}
 		}
 		return done(r)
 	}

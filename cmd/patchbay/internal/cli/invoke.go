@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"io"
 	"os"
 	"strings"
@@ -106,7 +107,7 @@ func payload(from io.Reader, name string) ([]byte, error) {
 
 func (o invokeOptions) run(cmd *cobra.Command, c *client.Client, in client.Invocation) error {
 	out := cmd.OutOrStdout()
-	if o.stream == "always" || o.stream == "auto" && streams(cmd, c, in) {
+	if o.stream == "always" || o.stream == "auto" && inParts(cmd, c, in) {
 		return c.InvokeStream(cmd.Context(), in, func(part []byte) error {
 			_, err := out.Write(ended(part))
 			return err
@@ -123,10 +124,12 @@ func (o invokeOptions) run(cmd *cobra.Command, c *client.Client, in client.Invoc
 	return err
 }
 
-// streams asks whether the operation answers in parts. A plugin that does not say
+// inParts asks whether the operation answers in parts. A plugin that does not say
 // what it offers is invoked all the same.
-func streams(cmd *cobra.Command, c *client.Client, in client.Invocation) bool {
-	found, err := c.Operations(cmd.Context(), in.Plugin)
+func inParts(cmd *cobra.Command, c *client.Client, in client.Invocation) bool {
+	ctx, cancel := context.WithTimeout(cmd.Context(), describeMax)
+	defer cancel()
+	found, err := c.Operations(ctx, in.Plugin)
 	if err != nil {
 		return false
 	}

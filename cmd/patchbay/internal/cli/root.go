@@ -52,12 +52,12 @@ type app struct {
 	entered bool
 }
 
-// key finds the app in a command's context.
-type key struct{}
-
 // Root makes the command line. serve is the daemon's command; nil leaves it out.
 func Root(version string, serve *cobra.Command) *cobra.Command {
-	a := &app{version: version}
+	return (&app{version: version}).root(serve)
+}
+
+func (a *app) root(serve *cobra.Command) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "patchbay",
 		Short: "Run, supervise, call and observe plugins of five protocols",
@@ -70,12 +70,11 @@ current in the configuration file, else in the default data folder.
 
 ` + exitCodesHelp,
 		SilenceUsage: true, SilenceErrors: true,
-		Version: version,
+		Version: a.version,
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
 			a.entered = true
 		},
 	}
-	root.SetContext(context.WithValue(context.Background(), key{}, a))
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.context, "context", "", "context of the configuration file to use")
 	flags.StringVar(&a.url, "url", "", "URL of the daemon, such as http://127.0.0.1:7420")
@@ -91,21 +90,26 @@ current in the configuration file, else in the default data folder.
 	return root
 }
 
-// Streams are what a run reads and writes.
-type Streams struct {
-	In       io.Reader
-	Out, Err io.Writer
+// Main runs the command line with args and returns the exit code: 0 done, 1 error
+// or refusal, 2 usage, 3 differs or not ready, 4 not found, 5 conflict, 6 denied, 7
+// timeout. It leaves signals alone: one ends the process, as it should.
+func Main(version string, serve *cobra.Command, args []string, in io.Reader, out, err io.Writer) int {
+	return run(context.Background(), version, serve, args, streams{in, out, err})
 }
 
-// Main runs root, made by Root, with args, and returns the exit code: 0 done, 1
-// error or refusal, 2 usage, 3 differs or not ready, 4 not found, 5 conflict, 6
-// denied, 7 timeout.
-func Main(ctx context.Context, root *cobra.Command, args []string, s Streams) int {
-	a := root.Context().Value(key{}).(*app)
+// streams are what a run reads and writes.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+func run(ctx context.Context, version string, serve *cobra.Command, args []string, s streams) int {
+	a := &app{version: version}
+	root := a.root(serve)
 	root.SetArgs(args)
-	root.SetIn(s.In)
-	root.SetOut(s.Out)
-	root.SetErr(s.Err)
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -116,7 +120,7 @@ func Main(ctx context.Context, root *cobra.Command, args []string, s Streams) in
 		err = fmt.Errorf("%w\nTry 'patchbay --help'.", err)
 	}
 	if text := message(err); text != "" {
-		fmt.Fprintln(s.Err, text)
+		fmt.Fprintln(s.err, text)
 	}
 	return code
 }

@@ -119,8 +119,10 @@ func (d *daemon) supervision(c *config.Config, folder *config.Folder, log *slog.
 		byName[a.Name()] = a
 	}
 	return &supervise.Deps{
-		Adapters:  byName,
-		OpenLog:   func(name, instance, dir string) (supervise.Log, error) { return d.logs.Open(name, instance, dir) },
+		Adapters: byName,
+		OpenLog: func(name, instance, dir string, capture int) supervise.Log {
+			return d.logs.Open(name, instance, dir, capture)
+		},
 		Resolve:   secret.Folder{Path: c.SecretsDir}.Resolve,
 		Changed:   d.changed(folder.Node, log),
 		Refreshed: d.bus.Status,

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+	"github.com/patchbay-dev/patchbay/sdk/go/client"
+)
+
+type eventsOptions struct {
+	follow              bool
+	since, kind, output string
+}
+
+func (a *app) events() *cobra.Command {
+	var o eventsOptions
+	cmd := &cobra.Command{
+		Use:               "events [NAME]",
+		Short:             "Show what happened, to all plugins or to one",
+		Long:              "Show what happened. With -f it begins now, unless --since says otherwise.",
+		Example:           "  patchbay events -f\n  patchbay events hello --since 1h",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: a.completePlugins,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			since, err := moment(o.since, time.Now())
+			if err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			query := client.EventOptions{Type: o.kind, Since: since, Follow: o.follow}
+			found := c.Events(cmd.Context(), query)
+			if len(args) == 1 {
+				found = c.PluginEvents(cmd.Context(), args[0], query)
+			}
+			for e, err := range found {
+				if err != nil {
+					return err
+				}
+				if err := printEvent(cmd.OutOrStdout(), o.output, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with what comes")
+	cmd.Flags().StringVar(&o.since, "since", "", "begin at this time (RFC 3339) or so long ago (10m)")
+	cmd.Flags().StringVar(&o.kind, "type", "", "only events of this type, such as "+plugin.EventState)
+	outputFlag(cmd, &o.output, "text", "json")
+	return cmd
+}
+
+func printEvent(out io.Writer, output string, e plugin.Event) error {
+	if output == "json" {
+		text, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		_, err = out.Write(append(text, '\n'))
+		return err
+	}
+	_, err := fmt.Fprintf(out, "%s %-20s %s\n", e.Time.Local().Format(clock), e.Plugin, printable(eventText(e)))
+	return err
+}
+
+// eventText says an event in words; one that is not the core's own is shown as it is.
+func eventText(e plugin.Event) string {
+	var text string
+	switch e.Type {
+	case plugin.EventState:
+		text = stateText(e.Data)
+	case plugin.EventApplied:
+		text = changeText("applied", e.Data)
+	case plugin.EventDeleted:
+		text = changeText("deleted", e.Data)
+	case plugin.EventInvocations:
+		text = invocationsText(e.Data)
+	}
+	if text == "" {
+		text = e.Type + " " + string(e.Data)
+	}
+	return text
+}
+
+func stateText(data plugin.RawJSON) string {
+	var c plugin.StateChange
+	if json.Unmarshal(data, &c) != nil {
+		return ""
+	}
+	text := fmt.Sprintf("%s -> %s: %s", c.From, c.To, c.Cause)
+	if c.To == plugin.Running {
+		return text
+	}
+	return text + client.Why(c.Status)
+}
+
+func changeText(verb string, data plugin.RawJSON) string {
+	var c plugin.Change
+	if json.Unmarshal(data, &c) != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s: generation %d, revision %d, wanted %s", verb, c.Generation, c.Revision, c.Desired)
+}
+
+// invocationsText sums up a pack of invocations by operation and outcome.
+func invocationsText(data plugin.RawJSON) string {
+	var records []plugin.InvocationRecord
+	if json.Unmarshal(data, &records) != nil || len(records) == 0 {
+		return ""
+	}
+	var order []string
+	counts := map[string]int{}
+	for _, r := range records {
+		what := r.Operation + " " + r.Outcome
+		if counts[what] == 0 {
+			order = append(order, what)
+		}
+		counts[what]++
+	}
+	for i, what := range order {
+		if counts[what] > 1 {
+			order[i] = fmt.Sprintf("%s (%d times)", what, counts[what])
+		}
+	}
+	return "invoked: " + strings.Join(order, ", ")
+}

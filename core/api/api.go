@@ -1,0 +1,214 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"golang.org/x/sync/errgroup"
+)
+
+// Limits of the listener. Writes are bounded where they happen: a response may
+// rightly take as long as its invocation.
+const (
+	// headerBytesMax is ample for a token, a trace and some metadata.
+	headerBytesMax = 32 << 10
+	// headerReadMax ends connections that dribble their headers.
+	headerReadMax = 10 * time.Second
+	// requestReadMax is for headers and body: 64 MiB at 1 MiB/s. It does not run
+	// while the handler works on what was read.
+	requestReadMax = 64 * time.Second
+	// idleMax keeps connections of clients that call every minute or so.
+	idleMax = 2 * time.Minute
+	// drainMax is what requests under way get when Run's context ends: less than
+	// the time after which service managers kill.
+	drainMax = 10 * time.Second
+)
+
+// API serves the control plane. It is safe for concurrent use.
+type API struct {
+	deps   Deps
+	echo   *echo.Echo
+	bearer string     // the whole Authorization header that is wanted
+	access *accessLog // nil when off
+	shown  http.Handler
+
+	prefix string // begins the ids of invocations
+	count  atomic.Uint64
+
+	draining atomic.Bool
+	// streams ends when no stream shall go on.
+	streams    context.Context
+	endStreams context.CancelFunc
+}
+
+// New makes an API. It starts nothing; an empty token is a programmer's mistake
+// and lets nobody in.
+func New(d Deps) *API {
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	var random [6]byte
+	rand.Read(random[:]) // never fails: crypto/rand
+	a := &API{
+		deps: d, echo: echo.New(), bearer: "Bearer " + d.Token,
+		access: newAccessLog(d.AccessLog), prefix: hex.EncodeToString(random[:]) + "-",
+	}
+	a.streams, a.endStreams = context.WithCancel(context.Background())
+	a.shown = exposition(d)
+	a.echo.HTTPErrorHandler = a.unrouted
+	for _, r := range Routes() {
+		a.echo.Add(r.Method, echoPath(r.Path), a.serve(r))
+	}
+	return a
+}
+
+// ServeHTTP answers one request, for tests and benchmarks without a listener.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.echo.ServeHTTP(w, r) }
+
+// Run serves on ln until ctx ends, then ends the streams, waits at most drainMax
+// for requests under way, and returns nil. It closes ln. It runs once.
+func (a *API) Run(ctx context.Context, ln net.Listener) error {
+	server := &http.Server{
+		Handler: a.echo, ReadHeaderTimeout: headerReadMax, ReadTimeout: requestReadMax,
+		IdleTimeout: idleMax, MaxHeaderBytes: headerBytesMax,
+		ErrorLog: slog.NewLogLogger(a.deps.Log.Handler(), slog.LevelDebug),
+	}
+	logging, stopLogging := context.WithCancel(context.Background())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { // ends when logging does, after the last request
+		a.access.run(logging)
+		return nil
+	})
+	g.Go(func() error { // ends when the server is shut down, or cannot serve
+		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("rest: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error { // ends with ctx and the drain
+		<-ctx.Done()
+		defer stopLogging()
+		a.drain(server)
+		return nil
+	})
+	return g.Wait()
+}
+
+func (a *API) drain(server *http.Server) {
+	a.draining.Store(true)
+	a.endStreams()
+	ctx, cancel := context.WithTimeout(context.Background(), drainMax)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		a.deps.Log.Warn("requests were cut off by the shutdown", "after", drainMax)
+		server.Close()
+	}
+}
+
+// serve wraps a row's handler: token, panic, error, access log, metrics. It is
+// the only middleware, because it stands in the path of every invocation.
+func (a *API) serve(r Route) echo.HandlerFunc {
+	seen := a.deps.Metrics.route(r.Method, r.Path)
+	counted := a.deps.Metrics != nil || a.access != nil
+	return func(c echo.Context) error {
+		if !counted {
+			a.answer(c, r)
+			return nil
+		}
+		began := time.Now()
+		seen.begin()
+		defer func() { // also when the connection is cut by a panic
+			seen.end(c.Response().Status)
+			a.access.add(c, r.Path, began)
+		}()
+		a.answer(c, r)
+		return nil
+	}
+}
+
+func (a *API) answer(c echo.Context, r Route) {
+	defer a.recover(c)
+	if r.Scope != Open && !a.authorized(c.Request()) {
+		a.fail(c, errUnauthorized)
+		return
+	}
+	if err := r.handler(a, c); err != nil {
+		a.fail(c, err)
+	}
+}
+
+// recover turns a panic of a handler into an answer, or cuts the connection when
+// the answer has begun.
+func (a *API) recover(c echo.Context) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v == http.ErrAbortHandler {
+		panic(v)
+	}
+	a.fail(c, panicked(v))
+}
+
+func (a *API) authorized(r *http.Request) bool {
+	given := r.Header["Authorization"]
+	return len(given) == 1 && a.deps.Token != "" &&
+		subtle.ConstantTimeCompare([]byte(given[0]), []byte(a.bearer)) == 1
+}
+
+// invocationID makes an id that is unique among all daemons.
+func (a *API) invocationID() string { return a.prefix + strconv.FormatUint(a.count.Add(1), 36) }
+
+// echoPath writes {name} as echo does. A parameter at the end takes the rest of
+// the path: operations may have slashes in their names.
+func echoPath(path string) string {
+	if i := strings.LastIndex(path, "/{operation}"); i >= 0 {
+		path = path[:i] + "/*"
+	}
+	return strings.NewReplacer("{", ":", "}", "").Replace(path)
+}
+
+// unrouted answers what no row takes.
+func (a *API) unrouted(err error, c echo.Context) {
+	began := time.Now()
+	a.fail(c, errNoRoute(err, c.Request()))
+	a.access.add(c, "", began)
+}
+
+var _ http.Handler = (*API)(nil)
+
+// body reads the whole request body, at most limit bytes.
+func body(c echo.Context, limit int64) ([]byte, error) {
+	r := c.Request()
+	if r.ContentLength > limit {
+		return nil, tooLarge(limit)
+	}
+	if r.ContentLength >= 0 {
+		data := make([]byte, r.ContentLength)
+		if _, err := io.ReadFull(r.Body, data); err != nil {
+			return nil, unreadable(err)
+		}
+		return data, nil
+	}
+	data, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	if int64(len(data)) > limit {
+		return nil, tooLarge(limit)
+	}
+	return data, nil
+}

@@ -1,0 +1,85 @@
+package api
+
+import (
+	"context"
+	"io"
+	"iter"
+	"log/slog"
+
+	"github.com/patchbay-dev/patchbay/core/api/wire"
+	"github.com/patchbay-dev/patchbay/core/bus"
+	"github.com/patchbay-dev/patchbay/core/logs"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+	"github.com/patchbay-dev/patchbay/core/store"
+)
+
+// Deps is all that the API asks of the rest of the house.
+type Deps struct {
+	Plugins Plugins
+	Invoker Invoker
+	Events  Events
+	Logs    Logs
+	Parser  Parser
+	Health  Health
+	// Token is the bearer token; it must not be empty.
+	Token   string
+	Version wire.Version
+	Log     *slog.Logger
+	// AccessLog takes one JSON line per request, in batches; nil turns it off.
+	AccessLog io.Writer
+	// Metrics is what /metrics shows; nil turns counting off, and the route
+	// then shows the process and the plugins only.
+	Metrics *Metrics
+}
+
+// Plugins is what is applied, and how it is.
+type Plugins interface {
+	Get(name string) (plugin.Resource, bool)
+	// List returns at most limit plugins whose labels match, sorted by name,
+	// beginning after the name after, and the name to go on after: "" at the end.
+	List(after string, limit int, match func(labels map[string]string) bool) (page []plugin.Resource, next string)
+	Operations(ctx context.Context, name string) ([]plugin.Operation, error)
+	// Put stores a manifest. created is true when there was none.
+	Put(ctx context.Context, m plugin.Manifest, expect store.Expect) (r plugin.Resource, created bool, err error)
+	Delete(ctx context.Context, name string, expect store.Expect) error
+	// Desire stores what is wanted: start and stop.
+	Desire(ctx context.Context, name string, d plugin.Desired) (plugin.Resource, error)
+	Restart(ctx context.Context, name string) (plugin.Resource, error)
+}
+
+// Invoker brings invocations to plugins: core/dispatch.
+type Invoker interface {
+	Invoke(ctx context.Context, in plugin.Invocation) (plugin.Result, error)
+	InvokeStream(ctx context.Context, in plugin.Invocation, send func(part []byte) error) error
+}
+
+// Events is the history of events, and what comes: *bus.Bus.
+type Events interface {
+	EventItems(ctx context.Context, q bus.EventQuery) iter.Seq2[*bus.Item, error]
+}
+
+// Logs is the history of log lines, and what comes: *logs.Hub.
+type Logs interface {
+	Follow(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error]
+}
+
+// Parser reads manifests: core/manifest.
+type Parser interface {
+	// ParseFrom reads and checks every document of a file. source becomes the
+	// metadata.source of those that have none, before they are checked.
+	ParseFrom(file, source string, data []byte) ([]plugin.Manifest, error)
+	// Schema is the JSON Schema of a manifest.
+	Schema() ([]byte, error)
+}
+
+// Health says whether the daemon can do its work. It is asked by /readyz and
+// must answer within readyMax.
+type Health interface {
+	Check(ctx context.Context) []Component
+}
+
+// Component is one thing that the daemon needs; Err is nil when it works.
+type Component struct {
+	Name string
+	Err  error
+}

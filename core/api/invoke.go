@@ -1,0 +1,148 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/patchbay-dev/patchbay/core/api/wire"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// Bounds of what travels beside an argument.
+const (
+	idMax = 64 // of an invocation that the caller names
+	// metadataMax entries: plugins' protocols put them in headers, which have
+	// limits of their own.
+	metadataMax = 32
+)
+
+// invoke hands the bytes of the request to dispatch and the bytes of the result
+// to the caller, as they are.
+func (a *API) invoke(c echo.Context) error {
+	in, err := a.invocation(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel, err := within(c)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	c.Response().Header()[wire.InvocationHeader] = []string{in.ID}
+	if f := formatOf(c, plainFormat); f != plainFormat {
+		return a.invokeStream(ctx, c, f, in)
+	}
+	result, err := a.deps.Invoker.Invoke(ctx, in)
+	if err != nil {
+		return timedOut(ctx, err)
+	}
+	media := result.ContentType
+	if media == "" {
+		media = wire.JSONType
+	}
+	a.write(c, http.StatusOK, media, result.Data)
+	return nil
+}
+
+func (a *API) invocation(c echo.Context) (plugin.Invocation, error) {
+	r := c.Request()
+	data, err := body(c, plugin.PayloadBytesMax)
+	if err != nil {
+		return plugin.Invocation{}, err
+	}
+	in := plugin.Invocation{Plugin: param(c, "name"), Operation: param(c, "*"), Data: data, Caller: "rest"}
+	if media := r.Header.Get("Content-Type"); media != wire.JSONType {
+		in.ContentType = media
+	}
+	if in.ID = r.Header.Get(wire.InvocationHeader); in.ID == "" {
+		in.ID = a.invocationID()
+	} else if !validID(in.ID) {
+		return in, fmt.Errorf("%s: %w: want 1 to %d of A-Z, a-z, 0-9, dot, hyphen and underscore", wire.InvocationHeader, plugin.ErrInvalid, idMax)
+	}
+	in.Metadata, err = metadata(r.Header)
+	return in, err
+}
+
+func validID(id string) bool {
+	const allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+	return len(id) <= idMax && strings.Trim(id, allowed) == ""
+}
+
+// metadata is the caller's own headers and the trace, nil when there are none.
+func metadata(h http.Header) (map[string]string, error) {
+	var found map[string]string
+	for key, values := range h {
+		name, own := strings.CutPrefix(key, wire.MetadataPrefix)
+		if !own && key != "Traceparent" && key != "Tracestate" {
+			continue
+		}
+		if found == nil {
+			found = make(map[string]string)
+		}
+		if len(found) == metadataMax {
+			return nil, fmt.Errorf("headers: %w: more than %d begin with %s", plugin.ErrInvalid, metadataMax, wire.MetadataPrefix)
+		}
+		found[strings.ToLower(name)] = values[0]
+	}
+	return found, nil
+}
+
+// within gives the context the caller's own time limit, when there is one.
+func within(c echo.Context) (context.Context, context.CancelFunc, error) {
+	r := c.Request()
+	if r.URL.RawQuery == "" {
+		return r.Context(), func() {}, nil
+	}
+	text := c.QueryParam("timeout")
+	if text == "" {
+		return r.Context(), func() {}, nil
+	}
+	var limit plugin.Duration
+	if err := limit.UnmarshalText([]byte(text)); err != nil {
+		return nil, nil, fmt.Errorf("timeout: %w: %w", plugin.ErrInvalid, err)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), limit.Std())
+	return ctx, cancel, nil
+}
+
+// timedOut gives the end of the caller's own time its class, whoever noticed.
+func timedOut(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, plugin.ErrDeadline) {
+		return fmt.Errorf("%w: %w", plugin.ErrDeadline, err)
+	}
+	return err
+}
+
+// invokeStream answers in parts. Parts are JSON; one that is not is sent as a
+// JSON text.
+func (a *API) invokeStream(ctx context.Context, c echo.Context, f format, in plugin.Invocation) error {
+	return a.stream(ctx, c, f, heartbeatEvery, func(_ context.Context, put func([]byte) error) error {
+		return timedOut(ctx, a.deps.Invoker.InvokeStream(ctx, in, func(part []byte) error {
+			return put(f.frame(nil, "", oneLine(part)))
+		}))
+	})
+}
+
+// oneLine returns part as JSON without line breaks.
+func oneLine(part []byte) []byte {
+	if !json.Valid(part) {
+		text, _ := json.Marshal(string(part)) // a string always marshals
+		return text
+	}
+	return compact(part)
+}
+
+func unescape(text string) string {
+	plain, err := url.PathUnescape(text)
+	if err != nil {
+		return text
+	}
+	return plain
+}

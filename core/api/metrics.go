@@ -1,0 +1,208 @@
+package api
+
+import (
+	"maps"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// seriesMax bounds the pairs of plugin and outcome that have a histogram of
+// their own, about 1 KiB each; further plugins are counted together.
+const seriesMax = 2000
+
+// otherPlugins is the label of plugins beyond seriesMax: no name of a plugin.
+const otherPlugins = "_other"
+
+// Metrics counts requests and invocations. It is safe for concurrent use. A nil
+// *Metrics counts nothing.
+type Metrics struct {
+	requests    *prometheus.CounterVec
+	inFlight    prometheus.Gauge
+	invocations *prometheus.HistogramVec
+
+	// series are the histograms in use. The map is never changed but replaced, so
+	// that the path of an invocation takes no lock.
+	series atomic.Pointer[map[seriesKey]prometheus.Observer]
+	mu     sync.Mutex // one replacement at a time
+}
+
+type seriesKey struct{ plugin, outcome string }
+
+// NewMetrics returns metrics to give to New, and to dispatch.
+func NewMetrics() *Metrics {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "patchbay_http_requests_total", Help: "Finished REST requests by route and class of status.",
+		}, []string{"method", "route", "code"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "patchbay_http_requests_in_flight", Help: "REST requests under way, streams among them.",
+		}),
+		invocations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "patchbay_invocation_duration_seconds", Help: "Time from dispatch to answer, by plugin and outcome, through every door.",
+			Buckets: []float64{.0001, .00025, .001, .0025, .01, .025, .1, .25, 1, 2.5, 10, 30},
+		}, []string{"plugin", "outcome"}),
+	}
+	m.series.Store(&map[seriesKey]prometheus.Observer{})
+	return m
+}
+
+// Invoked counts one finished invocation. It returns at once.
+func (m *Metrics) Invoked(r plugin.InvocationRecord) {
+	if m == nil {
+		return
+	}
+	key := seriesKey{r.Plugin, r.Outcome}
+	observer, ok := (*m.series.Load())[key]
+	if !ok {
+		observer = m.resolve(key)
+	}
+	observer.Observe(float64(r.DurationMicros) / 1e6)
+}
+
+func (m *Metrics) resolve(key seriesKey) prometheus.Observer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := *m.series.Load()
+	if observer, ok := known[key]; ok {
+		return observer
+	}
+	if len(known) >= seriesMax {
+		return m.invocations.WithLabelValues(otherPlugins, key.outcome)
+	}
+	observer := m.invocations.WithLabelValues(key.plugin, key.outcome)
+	more := maps.Clone(known)
+	more[key] = observer
+	m.series.Store(&more)
+	return observer
+}
+
+// forget drops the series of a plugin that was deleted.
+func (m *Metrics) forget(name string) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fewer := maps.Clone(*m.series.Load())
+	maps.DeleteFunc(fewer, func(k seriesKey, _ prometheus.Observer) bool { return k.plugin == name })
+	m.series.Store(&fewer)
+	m.invocations.DeletePartialMatch(prometheus.Labels{"plugin": name})
+}
+
+// routeMetrics are the counters of one route, looked up once.
+type routeMetrics struct {
+	inFlight prometheus.Gauge
+	codes    [6]prometheus.Counter // by the first digit of the status
+}
+
+func (m *Metrics) route(method, route string) *routeMetrics {
+	if m == nil {
+		return nil
+	}
+	r := &routeMetrics{inFlight: m.inFlight}
+	for class := range r.codes {
+		if class > 1 {
+			r.codes[class] = m.requests.WithLabelValues(method, route, strconv.Itoa(class)+"xx")
+		}
+	}
+	return r
+}
+
+func (r *routeMetrics) begin() {
+	if r != nil {
+		r.inFlight.Inc()
+	}
+}
+
+func (r *routeMetrics) end(status int) {
+	if r == nil {
+		return
+	}
+	r.inFlight.Dec()
+	if class := status / 100; class > 1 && class < len(r.codes) {
+		r.codes[class].Inc()
+	}
+}
+
+// pluginCollector tells of each plugin when it is asked, so that nothing has to
+// be kept in step.
+type pluginCollector struct {
+	plugins  Plugins
+	up       *prometheus.Desc
+	restarts *prometheus.Desc
+	inFlight *prometheus.Desc
+}
+
+func newPluginCollector(p Plugins) *pluginCollector {
+	labels := []string{"plugin", "adapter"}
+	return &pluginCollector{
+		plugins:  p,
+		up:       prometheus.NewDesc("patchbay_plugin_up", "1 when the plugin is running, 0 otherwise.", labels, nil),
+		restarts: prometheus.NewDesc("patchbay_plugin_restarts", "Launches after the first, since the daemon started.", labels, nil),
+		inFlight: prometheus.NewDesc("patchbay_invocations_in_flight", "Invocations under way.", labels, nil),
+	}
+}
+
+// Describe tells what Collect gives.
+func (p *pluginCollector) Describe(to chan<- *prometheus.Desc) {
+	to <- p.up
+	to <- p.restarts
+	to <- p.inFlight
+}
+
+// Collect gives the state of every plugin.
+func (p *pluginCollector) Collect(to chan<- prometheus.Metric) {
+	all := Selector(nil).Match
+	for after, more := "", true; more; {
+		var page []plugin.Resource
+		page, after = p.plugins.List(after, pageMax, all)
+		for _, r := range page {
+			p.collect(to, r)
+		}
+		more = after != ""
+	}
+}
+
+func (p *pluginCollector) collect(to chan<- prometheus.Metric, r plugin.Resource) {
+	up := 0.0
+	if r.Status.State == plugin.Running {
+		up = 1
+	}
+	gauge := func(d *prometheus.Desc, v float64) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, r.Metadata.Name, r.Spec.Adapter)
+	}
+	gauge(p.up, up)
+	gauge(p.restarts, float64(r.Status.Restarts))
+	gauge(p.inFlight, float64(r.Status.InFlight))
+}
+
+// scrapeMax bounds one scrape; scrapesMax those at the same time.
+const (
+	scrapeMax  = 10 * time.Second
+	scrapesMax = 2
+)
+
+// exposition is what /metrics shows: a registry of this API alone.
+func exposition(d Deps) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		newPluginCollector(d.Plugins),
+	)
+	if m := d.Metrics; m != nil {
+		registry.MustRegister(m.requests, m.inFlight, m.invocations)
+	}
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: scrapesMax, Timeout: scrapeMax})
+}
+
+var _ prometheus.Collector = (*pluginCollector)(nil)

@@ -1,0 +1,108 @@
+package api
+
+import (
+	"github.com/labstack/echo/v4"
+
+	"github.com/patchbay-dev/patchbay/core/api/wire"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// Scope is what a caller must be allowed to use a route. Today the one token has
+// every scope but none is needed for Open.
+type Scope string
+
+// The scopes.
+const (
+	Open    Scope = "open"    // nobody is asked
+	Read    Scope = "read"    // look
+	Control Scope = "control" // apply, start, stop, restart, delete
+	Call    Scope = "invoke"  // invoke operations
+)
+
+// Route is one row of the table: everything about one way to call the API.
+type Route struct {
+	// ID is the operationId, and the name of the client's method.
+	ID      string
+	Method  string
+	Path    string // with {parameters}; {operation} may hold slashes
+	Scope   Scope
+	Summary string
+	Query   []Param // and headers
+	Input   *Body   // nil: none
+	Output  Body    // of Status
+	Status  int     // of success
+	handler func(*API, echo.Context) error
+}
+
+// Param is a query parameter or a request header.
+type Param struct {
+	Name, Doc string
+	In        string // "query" when empty
+	Type      string // of JSON Schema; "string" when empty
+}
+
+// Body is what travels: a Go value whose type is the schema (nil: any), in
+// one of the media types.
+type Body struct {
+	Of    any
+	Media []string
+}
+
+func jsonOf(of any) Body { return Body{of, []string{wire.JSONType}} }
+
+// manifestDoc stands for a manifest in the table; its schema is served.
+type manifestDoc struct{}
+
+// Routes is the API on one screen.
+func Routes() []Route {
+	var (
+		one     = plugin.Resource{}
+		follow  = Param{Name: "follow", Type: "boolean", Doc: "Go on with what comes. Without since or after, events begin now."}
+		since   = Param{Name: "since", Doc: "Begin at this time: RFC 3339, or how long ago, such as 10m."}
+		after   = Param{Name: "after", Doc: "Begin after the item with this id, exactly."}
+		resume  = Param{Name: "Last-Event-ID", In: "header", Doc: "The same as after, as browsers and clients send it."}
+		tail    = Param{Name: "tail", Type: "integer", Doc: "Only the last so many kept lines."}
+		kind    = Param{Name: "type", Doc: "Only events of this type."}
+		ifMatch = Param{Name: "If-Match", In: "header", Doc: "Only if the plugin has this revision (its ETag); else 412."}
+		ifNone  = Param{Name: "If-None-Match", In: "header", Doc: "With *: only if there is no such plugin; else 412."}
+		source  = Param{Name: "source", Doc: "Absolute folder that relative paths start from, for manifests that do not say so themselves."}
+		file    = Param{Name: "file", Doc: "Name of the file, for the faults."}
+		dryRun  = Param{Name: "dryRun", Type: "boolean", Doc: "Change nothing; answer what would."}
+		timeout = Param{Name: "timeout", Doc: "Answer within this, such as 5s; the manifest's spec.timeouts.invoke when that is less."}
+		paging  = []Param{
+			{Name: "labelSelector", Doc: "Terms that must all hold, with commas between: k=v, k!=v, k, !k."},
+			{Name: "limit", Type: "integer", Doc: "Items on a page: 100 unless told, at most 1000."},
+			{Name: "continue", Doc: "The previous page's continue."},
+		}
+		events    = Body{plugin.Event{}, []string{wire.NDJSONType, wire.SSEType}}
+		lines     = Body{plugin.LogLine{}, []string{wire.NDJSONType, wire.SSEType}}
+		manifest  = &Body{manifestDoc{}, []string{wire.YAMLType, wire.JSONType}}
+		manifests = &Body{wire.Files{}, []string{wire.JSONType, wire.YAMLType}}
+		anything  = &Body{nil, []string{wire.JSONType, "*/*"}}
+		result    = Body{nil, []string{wire.JSONType, wire.NDJSONType, wire.SSEType, "*/*"}}
+	)
+	const name = "/v1/plugins/{name}"
+	return []Route{
+		{"Plugins", "GET", "/v1/plugins", Read, "List plugins, sorted by name.", paging, nil, jsonOf(wire.PluginList{}), 200, (*API).plugins},
+		{"Plugin", "GET", name, Read, "One plugin: what was applied, and how it is.", nil, nil, jsonOf(one), 200, (*API).plugin},
+		{"Put", "PUT", name, Control, "Apply one manifest; 201 when it is new.", []Param{source, ifMatch, ifNone}, manifest, jsonOf(one), 200, (*API).put},
+		{"Delete", "DELETE", name, Control, "Stop a plugin and forget it.", []Param{ifMatch}, nil, Body{}, 204, (*API).remove},
+		{"Start", "POST", name + "/start", Control, "Want it running. The answer does not wait for it.", nil, nil, jsonOf(one), 200, (*API).start},
+		{"Stop", "POST", name + "/stop", Control, "Want it stopped. The answer does not wait for it.", nil, nil, jsonOf(one), 200, (*API).stop},
+		{"Restart", "POST", name + "/restart", Control, "Replace the running instance. The answer does not wait for it.", nil, nil, jsonOf(one), 200, (*API).restart},
+		{"Operations", "GET", name + "/operations", Read, "What the plugin offers.", nil, nil, jsonOf(wire.OperationList{}), 200, (*API).operations},
+		{"Invoke", "POST", name + "/operations/{operation}", Call, "Invoke an operation. NDJSON or SSE is answered in parts as they come.", []Param{timeout}, anything, result, 200, (*API).invoke},
+		{"Instances", "GET", name + "/instances", Read, "The running copies.", nil, nil, jsonOf(wire.InstanceList{}), 200, (*API).instances},
+		{"Logs", "GET", name + "/logs", Read, "What the plugin printed.", []Param{follow, since, after, tail, resume}, nil, lines, 200, (*API).logs},
+		{"PluginEvents", "GET", name + "/events", Read, "What happened to one plugin.", []Param{follow, since, after, kind, resume}, nil, events, 200, (*API).events},
+		{"Events", "GET", "/v1/events", Read, "What happened to all plugins.", []Param{follow, since, after, kind, resume}, nil, events, 200, (*API).events},
+		{"Apply", "POST", "/v1/apply", Control, "Apply many manifests: all are checked before any is stored.", []Param{dryRun, source, file}, manifests, jsonOf(wire.ApplyResult{}), 200, (*API).apply},
+		{"Validate", "POST", "/v1/validate", Read, "Check manifests and tell every fault.", []Param{source, file}, manifests, jsonOf(wire.Validation{}), 200, (*API).validate},
+		{"Schema", "GET", "/v1/schema/plugin.json", Read, "JSON Schema of a manifest.", nil, nil, Body{nil, []string{schemaType}}, 200, (*API).schema},
+		{"Live", "GET", "/livez", Open, "The process is up.", nil, nil, jsonOf(wire.Liveness{}), 200, (*API).livez},
+		{"Ready", "GET", "/readyz", Open, "The daemon can do its work; 503 says what cannot.", nil, nil, jsonOf(wire.Readiness{}), 200, (*API).readyz},
+		{"Metrics", "GET", "/metrics", Read, "Prometheus metrics.", nil, nil, Body{nil, []string{"text/plain"}}, 200, (*API).metrics},
+		{"Version", "GET", "/version", Read, "What is running.", nil, nil, jsonOf(wire.Version{}), 200, (*API).version},
+		{"OpenAPI", "GET", "/openapi.json", Read, "This document.", nil, nil, Body{nil, []string{wire.JSONType}}, 200, (*API).openAPI},
+	}
+}

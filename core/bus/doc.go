@@ -1,0 +1,36 @@
+// Package bus joins the daemon to NATS: an embedded nats-server with JetStream,
+// or an external server by URL, behind the same code. It owns the subjects
+// (subjects.go), the streams (streams.go), the embedded server and four
+// connections by role: control, events, logs, and data with invocations.
+//
+// # What is promised
+//
+// Ordering. Events are published and delivered to live followers in the order
+// of the calls of [Bus.Event]; each is a message of its own. Lines of one
+// plugin keep their order when [Bus.LogBatch] is called in order. Statuses are
+// the last per subject: what lies between may be skipped. Data streams are
+// plain NATS: in order per publisher.
+//
+// Loss. An event with a sequence is on disk: the embedded server syncs before
+// it acknowledges, and a storm is acknowledged in groups, by atomic batches.
+// While the bus is down events are kept in memory, 65,536 of them at most; then
+// the oldest go, are counted, and an event of type [EventDropped] says how many.
+// A retry does not store an event twice: its id is the message id. Log batches
+// are acknowledged but not synced, so a power cut may take the last second of
+// logs. Packed invocation records are best effort: a full ring drops the oldest
+// and counts. Data streams are not kept at all.
+//
+// Back-pressure. Event, Status, Forget and Invoked never wait for the bus.
+// LogBatch waits for its acknowledgement, at most five seconds. A live follower has a
+// bounded queue of its own and blocks nobody; one that falls behind reads what
+// it missed from the stream, and gets an error only where the stream cannot give
+// it back. A sink that falls behind loses the newest messages and counts them.
+//
+// While the bus is down events reach live followers at once, with sequence 0,
+// and are stored later: a follower that resumes by sequence then may see
+// them twice (the id is the same), never not at all.
+//
+// History and live delivery join without gap or repeat for what this daemon
+// publishes; events that other daemons put on a shared external server are in the
+// history, not in the live feed.
+package bus

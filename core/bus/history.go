@@ -1,0 +1,228 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+const (
+	// readersMax histories are read at the same time; a consumer costs 45 KB, and
+	// a stream takes a thousand.
+	readersMax = 32
+	// readBatch messages are fetched at a time: 100 log batches are 6 MiB.
+	readBatch = 100
+	// readerIdleMax is how soon the server forgets a reader that went away.
+	readerIdleMax = 30 * time.Second
+)
+
+// EventQuery selects events. The zero value is the whole history.
+type EventQuery struct {
+	Plugin, Type string // empty: any
+	// Since is the time, After the sequence, to begin after.
+	Since time.Time
+	After uint64
+	// Follow goes on with what happens from now on, until ctx ends.
+	Follow bool
+	// NoHistory skips what was before the call. Only with Follow.
+	NoHistory bool
+}
+
+// Events reads the history and then, with Follow, what happens, without gap or
+// repeat. An error is the last thing it yields: ErrNotFound when the place After
+// is no longer kept, ErrUnavailable when the bus is down. It ends without one
+// when ctx ends.
+func (b *Bus) Events(ctx context.Context, q EventQuery) iter.Seq2[plugin.Event, error] {
+	return func(yield func(plugin.Event, error) bool) {
+		for item, err := range b.EventItems(ctx, q) {
+			if err != nil {
+				yield(plugin.Event{}, err)
+				return
+			}
+			if !yield(item.Event, nil) {
+				return
+			}
+		}
+	}
+}
+
+// EventItems is Events with the JSON of each: what is live is encoded once for
+// all readers.
+func (b *Bus) EventItems(ctx context.Context, q EventQuery) iter.Seq2[*Item, error] {
+	return func(yield func(*Item, error) bool) {
+		r := eventReader{bus: b, ctx: ctx, q: q, yield: yield}
+		if err := r.run(); err != nil && ctx.Err() == nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// eventReader is one call of EventItems.
+type eventReader struct {
+	bus   *Bus
+	ctx   context.Context
+	q     EventQuery
+	yield func(*Item, error) bool
+	done  bool // yield has had enough
+}
+
+func (r *eventReader) run() error {
+	if !r.q.Follow {
+		return r.history(0)
+	}
+	for {
+		f, last := r.bus.hub.follow(r.q.Plugin, r.q.Type)
+		err := r.join(f, last)
+		r.bus.hub.leave(f)
+		switch {
+		case err != nil || r.done || r.ctx.Err() != nil:
+			return err
+		case r.bus.hub.isClosed():
+			return fmt.Errorf("events: %w: the bus is closing", plugin.ErrUnavailable)
+		}
+		// It fell behind: what it missed is history now.
+	}
+}
+
+// join reads the history up to where the follower begins, and then follows. It
+// returns without an error when the follower fell behind.
+func (r *eventReader) join(f *follower, last uint64) error {
+	if r.q.NoHistory {
+		r.q.NoHistory, r.q.After = false, last
+	} else if r.q.After != last || last == 0 {
+		if err := r.history(last); err != nil || r.done {
+			return err
+		}
+	}
+	r.q.After = max(r.q.After, last)
+	for {
+		select {
+		case item, ok := <-f.items:
+			if !ok {
+				return nil
+			}
+			if n := item.Event.Sequence; n != 0 && n <= r.q.After {
+				continue
+			}
+			r.q.After = max(r.q.After, item.Event.Sequence)
+			if r.done = !r.yield(item, nil); r.done {
+				return nil
+			}
+		case <-r.ctx.Done():
+			return nil
+		}
+	}
+}
+
+// history yields what is stored, up to the sequence last; 0: to the end.
+func (r *eventReader) history(last uint64) error {
+	if last == 0 && r.q.Follow {
+		return nil // nothing was ever stored
+	}
+	since := r.q.Since
+	read := reading{stream: streamEvents, filter: eventFilter(r.q.Plugin, r.q.Type), after: r.q.After, since: since, last: last}
+	err := r.bus.read(r.ctx, read, func(m jetstream.Msg, at uint64) bool {
+		e := readMessage(m.Headers(), m.Data(), at)
+		r.q.After = at
+		r.done = !e.Time.Before(since) && !r.yield(newItem(e), nil)
+		return !r.done
+	})
+	r.q.Since = time.Time{} // a second round goes by sequence
+	return err
+}
+
+// reading is a walk through part of a stream.
+type reading struct {
+	stream, filter string
+	after          uint64 // exclusive; 0: from the first
+	since          time.Time
+	last           uint64 // inclusive; 0: to what is the end at the start
+	within         uint64 // must still be kept; 0: after must
+}
+
+// read calls each with the messages in order, until it returns false.
+func (b *Bus) read(ctx context.Context, r reading, each func(m jetstream.Msg, sequence uint64) bool) error {
+	select {
+	case b.readers <- struct{}{}:
+		defer func() { <-b.readers }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s, err := b.js[control].Stream(ctx, r.stream)
+	if err != nil {
+		return unavailable("history", err)
+	}
+	state := s.CachedInfo().State
+	place := max(r.after, r.within)
+	if place > 0 && (place+1 < state.FirstSeq || place > state.LastSeq) {
+		return gone(r.stream, place, state.FirstSeq)
+	}
+	if r.last == 0 || r.last > state.LastSeq {
+		r.last = state.LastSeq
+	}
+	if r.last == 0 || r.after >= r.last {
+		return nil
+	}
+	return b.walk(ctx, s, r, each)
+}
+
+func (b *Bus) walk(ctx context.Context, s jetstream.Stream, r reading, each func(jetstream.Msg, uint64) bool) error {
+	c, err := s.CreateConsumer(ctx, r.consumer())
+	if err != nil {
+		return unavailable("history", err)
+	}
+	defer b.dropConsumer(s, c)
+	if c.CachedInfo().NumPending == 0 {
+		return nil
+	}
+	for expect := uint64(1); ; {
+		batch, err := c.FetchNoWait(readBatch)
+		if err != nil {
+			return unavailable("history", err)
+		}
+		got := 0
+		for m := range batch.Messages() {
+			meta, err := m.Metadata()
+			if err != nil || meta.Sequence.Consumer != expect {
+				return fmt.Errorf("history: %w: the link broke", plugin.ErrUnavailable)
+			}
+			got, expect = got+1, expect+1
+			if meta.Sequence.Stream > r.last || !each(m, meta.Sequence.Stream) || meta.Sequence.Stream == r.last {
+				return nil
+			}
+		}
+		if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
+			return unavailable("history", err)
+		}
+		if got == 0 {
+			return ctx.Err()
+		}
+	}
+}
+
+func (r reading) consumer() jetstream.ConsumerConfig {
+	c := jetstream.ConsumerConfig{
+		FilterSubject: r.filter, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true,
+		InactiveThreshold: readerIdleMax, Replicas: 1, DeliverPolicy: jetstream.DeliverAllPolicy,
+	}
+	switch {
+	case r.after > 0:
+		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, r.after+1
+	case !r.since.IsZero():
+		c.DeliverPolicy, c.OptStartTime = jetstream.DeliverByStartTimePolicy, &r.since
+	}
+	return c
+}
+
+// dropConsumer spares the server the wait until it notices by itself.
+func (b *Bus) dropConsumer(s jetstream.Stream, c jetstream.Consumer) {
+	ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+	defer cancel()
+	_ = s.DeleteConsumer(ctx, c.CachedInfo().Name) // it goes by itself after readerIdleMax
+}

@@ -1,0 +1,169 @@
+package bus
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// fillLogs stores batches of 10 lines of two plugins by turns, and returns the
+// lines of p as they should be read.
+func fillLogs(t *testing.T, b *Bus, batches int) (want []plugin.LogLine) {
+	t.Helper()
+	at := time.Now().UTC()
+	for i := range batches {
+		name, stream := []string{"p", "other"}[i%2], []plugin.LogStream{plugin.Stdout, plugin.Stderr}[i/2%2]
+		var lines []plugin.LogLine
+		for k := range 10 {
+			lines = append(lines, plugin.LogLine{
+				Time: at, Plugin: name, Instance: name + "-1", Stream: stream, Sequence: uint64(k + 1), Message: fmt.Sprintf("%d.%d", i, k),
+			})
+		}
+		sequence, err := b.LogBatch(name, name+"-1", stream, lines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k := range lines {
+			lines[k].ID = LogID(sequence, k+1)
+		}
+		if name == "p" {
+			want = append(want, lines...)
+		}
+	}
+	return want
+}
+
+func readLogs(t *testing.T, b *Bus, q LogQuery) (got []plugin.LogLine) {
+	t.Helper()
+	for l, err := range b.LogHistory(t.Context(), q) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, l)
+	}
+	return got
+}
+
+func equalLogs(t *testing.T, what string, got, want []plugin.LogLine) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Errorf("%s: got %d lines, want %d", what, len(got), len(want))
+		return
+	}
+	for i := range got {
+		if got[i].Message != want[i].Message || got[i].ID != want[i].ID || got[i].Stream != want[i].Stream || got[i].Plugin != "p" {
+			t.Errorf("%s: line %d: got %+v, want %+v", what, i, got[i], want[i])
+			return
+		}
+	}
+}
+
+func TestLogHistory(t *testing.T) {
+	both(t, func(t *testing.T, b *Bus) {
+		want := fillLogs(t, b, 400)
+		equalLogs(t, "all", readLogs(t, b, LogQuery{Plugin: "p"}), want)
+		for _, n := range []int{1, 10, 15, 100, 1999, 5000} {
+			equalLogs(t, fmt.Sprint("tail ", n), readLogs(t, b, LogQuery{Plugin: "p", Tail: n}), want[max(0, len(want)-n):])
+		}
+		equalLogs(t, "after", readLogs(t, b, LogQuery{Plugin: "p", After: want[777].ID}), want[778:])
+		equalLogs(t, "after a batch's last", readLogs(t, b, LogQuery{Plugin: "p", After: want[779].ID}), want[780:])
+		equalLogs(t, "after, tail", readLogs(t, b, LogQuery{Plugin: "p", After: want[1994].ID, Tail: 3}), want[1997:])
+		equalLogs(t, "after the last", readLogs(t, b, LogQuery{Plugin: "p", After: want[1999].ID}), nil)
+		equalLogs(t, "since", readLogs(t, b, LogQuery{Plugin: "p", Since: time.Now().Add(-time.Minute), Tail: 7}), want[1993:])
+		equalLogs(t, "since the future", readLogs(t, b, LogQuery{Plugin: "p", Since: time.Now().Add(time.Minute)}), nil)
+		equalLogs(t, "nobody", readLogs(t, b, LogQuery{Plugin: "x", Tail: 7}), nil)
+		for _, l := range readLogs(t, b, LogQuery{Plugin: "p", Stream: plugin.Stderr}) {
+			if l.Stream != plugin.Stderr {
+				t.Fatalf("got %+v", l)
+			}
+		}
+	})
+}
+
+func TestLogHistory_faults(t *testing.T) {
+	b := open(t, Options{})
+	fillLogs(t, b, 4)
+	for id, class := range map[string]error{"x": plugin.ErrInvalid, "1": plugin.ErrInvalid, "1.-2": plugin.ErrInvalid, "999.1": plugin.ErrNotFound} {
+		for _, err := range b.LogHistory(t.Context(), LogQuery{Plugin: "p", After: id}) {
+			if !errors.Is(err, class) {
+				t.Errorf("after %s: got %v, want %v", id, err, class)
+			}
+		}
+	}
+}
+
+func TestLogBatch_busDown(t *testing.T) {
+	e := startExternal(t)
+	b := open(t, Options{URL: e.s.ClientURL()})
+	line := []plugin.LogLine{{Message: "x"}}
+	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, line); err != nil {
+		t.Fatal(err)
+	}
+	e.stop()
+	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, line); !errors.Is(err, plugin.ErrUnavailable) {
+		t.Errorf("down: got %v", err)
+	}
+	e.start()
+	eventually(t, "logs again", func() bool {
+		_, err := b.LogBatch("p", "p-1", plugin.Stdout, line)
+		return err == nil
+	})
+}
+
+func BenchmarkLogBatch(b *testing.B) {
+	bus := open(b, Options{})
+	lines := make([]plugin.LogLine, 256)
+	for i := range lines {
+		lines[i] = plugin.LogLine{Time: time.Now(), Sequence: uint64(i), Message: "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"}
+	}
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		if _, err := bus.LogBatch("p", "p-1", plugin.Stdout, lines); err != nil {
+			b.Fatal(err)
+		}
+		n += len(lines)
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "lines/s")
+}
+
+// BenchmarkBarePacked is the yardstick of BenchmarkLogBatch: the same bytes of
+// text, packed, without records, to the same stream.
+func BenchmarkBarePacked(b *testing.B) {
+	bus := open(b, Options{})
+	text := []byte(strings.Repeat("0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789\n", 256))
+	js := bus.js[logging]
+	n := 0
+	for b.Loop() {
+		if _, err := js.PublishAsync("patchbay.v1.log.p.p-1.stdout", text, jetstream.WithStallWait(time.Second)); err != nil {
+			b.Fatal(err)
+		}
+		n += 256
+	}
+	<-js.PublishAsyncComplete()
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "lines/s")
+}
+
+// BenchmarkLogBatch_four is four plugins at once.
+func BenchmarkLogBatch_four(b *testing.B) {
+	bus := open(b, Options{})
+	lines := make([]plugin.LogLine, 256)
+	for i := range lines {
+		lines[i] = plugin.LogLine{Time: time.Now(), Sequence: uint64(i), Message: strings.Repeat("x", 100)}
+	}
+	b.SetParallelism(2)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := bus.LogBatch("p", "p-1", plugin.Stdout, lines); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N*256)/b.Elapsed().Seconds(), "lines/s")
+}

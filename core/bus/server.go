@@ -1,0 +1,217 @@
+package bus
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/sys/unix"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+const (
+	// startMax is how long the embedded server may take to recover its store.
+	startMax = 60 * time.Second
+	// payloadMax is what the server advises as its upper bound; a manifest of
+	// 1 MiB and its record must fit.
+	payloadMax = 8 << 20
+	// storeMax is what streams may reserve together. It is not the disk's size,
+	// so that a small disk does not refuse streams that would never fill it; a
+	// full disk is found by Check.
+	storeMax = 1 << 40
+	// memoryMax bounds the status stream: 10,000 instances need 10 MiB.
+	memoryMax = 256 << 20
+	// syncEvery is how often what opted out of sync-always is synced.
+	syncEvery = time.Second
+	// Clients of the listener are told to leave, then closed one by one.
+	lameDuckGrace, lameDuckMax = 50 * time.Millisecond, 300 * time.Millisecond
+
+	tokenFile = "nats.token"
+	lockFile  = "lock"
+)
+
+// embedded is the nats-server inside this process and the folder it owns.
+type embedded struct {
+	*server.Server
+	dir   string
+	lock  *os.File
+	token string
+	log   *slog.Logger
+}
+
+// startServer locks the folder, starts the server in it and waits until it
+// answers. On error nothing is left running.
+func startServer(ctx context.Context, o Options) (*embedded, error) {
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("bus folder: %w", err)
+	}
+	lock, err := lockFolder(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &embedded{dir: o.Dir, lock: lock, log: o.Log}
+	if err := e.start(ctx, o); err != nil {
+		e.shutdown()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *embedded) start(ctx context.Context, o Options) (err error) {
+	if e.token, err = readToken(o); err != nil {
+		return err
+	}
+	opts, err := serverOptions(o, e.token)
+	if err != nil {
+		return err
+	}
+	s, err := server.NewServer(opts)
+	if err != nil {
+		return fmt.Errorf("embedded nats-server: %w", err)
+	}
+	e.Server = s
+	s.SetLoggerV2(serverLog{o.Log}, false, false, false)
+	ready := make(chan bool, 1)
+	go func() { // ends within startMax of the store's recovery
+		s.Start()
+		ready <- s.ReadyForConnections(startMax)
+	}()
+	select {
+	case ok := <-ready:
+		if ok && s.JetStreamEnabled() {
+			return nil
+		}
+		return fmt.Errorf("embedded nats-server: %w: not ready; is %s free, and %s writable?", plugin.ErrUnavailable, o.Listen, o.Dir)
+	case <-ctx.Done():
+		return fmt.Errorf("embedded nats-server: %w: %w", plugin.ErrDeadline, ctx.Err())
+	}
+}
+
+// serverOptions are the server's settings. In this struct, unlike in a
+// configuration file, sync-always does not set the interval: both stand here.
+func serverOptions(o Options, secret string) (*server.Options, error) {
+	opts := &server.Options{
+		ServerName: "patchbay-" + token(o.Node), NoSigs: true, DontListen: o.Listen == "",
+		Authorization: secret, MaxPayload: payloadMax,
+		JetStream: true, StoreDir: o.Dir, DisableJetStreamBanner: true,
+		JetStreamMaxStore: storeMax, JetStreamMaxMemory: memoryMax,
+		SyncAlways: true, SyncInterval: syncEvery,
+		LameDuckGracePeriod: lameDuckGrace, LameDuckDuration: lameDuckMax,
+	}
+	if o.Listen == "" {
+		return opts, nil
+	}
+	host, port, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("nats listener %q: %w: %w", o.Listen, plugin.ErrInvalid, err)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("nats listener %q: %w: the port is not a number", o.Listen, plugin.ErrInvalid)
+	}
+	// Asked here first: the server only logs why it cannot listen.
+	probe, err := net.Listen("tcp", o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("nats listener: %w: %w", plugin.ErrUnavailable, err)
+	}
+	_ = probe.Close()
+	opts.Host, opts.Port = host, int(n)
+	if n == 0 {
+		opts.Port = server.RANDOM_PORT
+	}
+	return opts, nil
+}
+
+// shutdown tells clients to leave, ends the server and frees the folder.
+func (e *embedded) shutdown() {
+	if e.Server != nil {
+		e.LameDuckShutdown()
+		e.Shutdown()
+		e.WaitForShutdown()
+	}
+	_ = e.lock.Close() // frees the lock
+}
+
+// sync brings the store's files to the disk: a new stream's own definition is
+// not covered by sync-always.
+func (e *embedded) sync() error {
+	f, err := os.Open(e.dir)
+	if err != nil {
+		return fmt.Errorf("sync of the bus folder: %w", err)
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("sync of the bus folder: %w", err)
+	}
+	return nil
+}
+
+// lockFolder makes sure that no other daemon works in dir. The kernel frees the
+// lock when the process ends, however it ends.
+func lockFolder(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockFile)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock of the bus folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		owner, _ := os.ReadFile(path)
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("bus folder %s: %w: another daemon uses it (pid %s); give this one a data folder of its own",
+				dir, plugin.ErrConflict, strings.TrimSpace(string(owner)))
+		}
+		return nil, fmt.Errorf("lock of the bus folder: %w", err)
+	}
+	_ = f.Truncate(0)
+	_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0) // only for the message above
+	return f, nil
+}
+
+// readToken gives the token that clients of the listener must present: the one
+// of the options, else the folder's, made at the first start.
+func readToken(o Options) (string, error) {
+	if o.Token != "" {
+		return o.Token, nil
+	}
+	path := filepath.Join(o.Dir, tokenFile)
+	data, err := os.ReadFile(path)
+	if err == nil && len(strings.TrimSpace(string(data))) > 0 {
+		return strings.TrimSpace(string(data)), nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("nats token: %w", err)
+	}
+	made := make([]byte, 24)
+	_, _ = rand.Read(made) // never fails
+	token := hex.EncodeToString(made)
+	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("nats token: %w", err)
+	}
+	return token, nil
+}
+
+// serverLog hands the server's own log on: its notices are for developers.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
+func (l serverLog) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v) }
+func (l serverLog) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
+func (l serverLog) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
+func (l serverLog) Debugf(string, ...any)           {}
+func (l serverLog) Tracef(string, ...any)           {}
+
+func (l serverLog) say(level slog.Level, format string, v []any) {
+	l.log.Log(context.Background(), level, "nats-server", "said", fmt.Sprintf(format, v...))
+}

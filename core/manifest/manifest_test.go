@@ -1,0 +1,420 @@
+package manifest_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/patchbay-dev/patchbay/core/manifest"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// toy is an adapter that launches nothing and has a field of every kind.
+type toy struct{ name string }
+
+type toyBlock struct {
+	Command  []string          `json:"command,omitempty" doc:"Program and arguments." required:"true"`
+	Kind     string            `json:"kind,omitempty" enum:"small,large"`
+	Kinds    []string          `json:"kinds,omitempty" enum:"small,large"`
+	Count    int               `json:"count,omitempty" min:"1" max:"9"`
+	Small    uint8             `json:"small,omitempty"`
+	Ratio    float64           `json:"ratio,omitempty"`
+	On       *bool             `json:"on,omitempty"`
+	Every    plugin.Duration   `json:"every,omitempty"`
+	Size     plugin.Bytes      `json:"size,omitempty"`
+	Params   map[string]any    `json:"params,omitempty"`
+	Raw      plugin.RawJSON    `json:"raw,omitempty"`
+	Words    map[string]string `json:"words,omitempty"`
+	Nested   []toyNested       `json:"nested,omitempty"`
+	Env      plugin.EnvValue   `json:"env,omitzero"`
+	Embedded `json:",omitempty"`
+}
+
+type toyNested struct {
+	Path string `json:"path"`
+}
+
+// Embedded is in the block without a key of its own.
+type Embedded struct {
+	Extra string `json:"extra,omitempty"`
+}
+
+func (t toy) Name() string { return t.name }
+func (t toy) Spec() any    { return &toyBlock{} }
+func (t toy) Check(m plugin.Manifest) error {
+	var b toyBlock
+	if err := manifest.Decode(m, &b); err != nil {
+		return err
+	}
+	var faults plugin.Faults
+	if len(b.Command) > 0 && strings.HasPrefix(b.Command[0], "missing") {
+		faults.Add("spec.toy.command[0]", "%s: no such file", b.Command[0])
+	}
+	return faults.Err()
+}
+func (t toy) Launch(context.Context, plugin.Launch) (plugin.Instance, error) {
+	return nil, errors.New("a toy")
+}
+
+func parser() *manifest.Parser { return manifest.NewParser(toy{"toy"}, toy{"other"}) }
+
+const good = `apiVersion: patchbay/v1
+kind: Plugin
+metadata:
+  name: incrementer
+  labels: {team: edge, example.org/tier: "1"}
+spec:
+  toy:
+    command: [bin/incrementer]
+    params: {incrementer/step: 2, big: 123456789012345678901234567890}
+  env:
+    API_KEY: {secret: vendor/key}
+    PORT: 0x1F
+    VERSION: 1.10
+    ON: True
+  restart: {policy: always, backoff: {min: 250ms, max: 60s}, budget: {failures: 5, window: 10m}}
+  limits: {inFlight: 64, payload: 16MiB}
+  timeouts: {start: 15s}
+  streams:
+    - {source: random, config: {interval: 100}, publish: sensors.random}
+    - {sink: file, subscribe: sensors.>}
+`
+
+func TestParse_readsAManifest(t *testing.T) {
+	ms, err := parser().Parse("a.yaml", []byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := ms[0]
+	if m.Metadata.Name != "incrementer" || m.Spec.Adapter != "toy" || m.Spec.Limits.Payload != 16<<20 {
+		t.Errorf("got %+v", m)
+	}
+	if got, want := string(m.Spec.Block), `{"command":["bin/incrementer"],"params":{"incrementer/step":2,"big":123456789012345678901234567890}}`; got != want {
+		t.Errorf("block: got %s, want %s", got, want)
+	}
+	want := map[string]plugin.EnvValue{"API_KEY": {Secret: "vendor/key"}, "PORT": {Value: "0x1F"}, "VERSION": {Value: "1.10"}, "ON": {Value: "True"}}
+	if diff := cmp.Diff(want, m.Spec.Env); diff != "" {
+		t.Errorf("env (-want +got):\n%s", diff)
+	}
+	if m.Spec.Restart.Backoff.Max.Std() != time.Minute || string(m.Spec.Streams[0].Config) != `{"interval":100}` {
+		t.Errorf("got %+v", m.Spec)
+	}
+	var b toyBlock
+	if err := manifest.Decode(m, &b); err != nil || b.Params["big"] != json.Number("123456789012345678901234567890") {
+		t.Errorf("got %v, %v", b.Params, err)
+	}
+}
+
+func TestParse_takesJSONWithTabs(t *testing.T) {
+	ms, err := parser().Parse("", []byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.MarshalIndent(ms[0], "", "\t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := parser().Parse("a.json", append(text, text2(t, ms[0], "second")...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(again) != 2 || again[1].Metadata.Name != "second" {
+		t.Fatalf("got %d documents", len(again))
+	}
+	if diff := manifest.Diff(ms[0], again[0]); len(diff) > 0 {
+		t.Errorf("got changes %v, want none", diff)
+	}
+}
+
+func text2(t *testing.T, m plugin.Manifest, name string) []byte {
+	t.Helper()
+	m.Metadata.Name = name
+	text, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestParse_severalDocuments(t *testing.T) {
+	second := strings.Replace(good, "name: incrementer", "name: second", 1)
+	ms, err := parser().Parse("a.yaml", []byte("# a comment\n---\n"+good+"---\n---\n"+second+"---\n# the end\n"))
+	if err != nil || len(ms) != 2 {
+		t.Fatalf("got %d manifests, %v", len(ms), err)
+	}
+	_, err = parser().Parse("a.yaml", []byte(good+"---\n"+good))
+	if err == nil || !strings.Contains(err.Error(), `a.yaml:25:9: metadata.name: "incrementer" is also the name of document 1`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestParse_anchorsAndMerge(t *testing.T) {
+	ms, err := parser().Parse("", []byte(`{apiVersion: patchbay/v1, kind: Plugin, metadata: {name: a, annotations: {x: &x bin/a}},
+ spec: {toy: {command: [*x], params: {base: &b {k: 1, l: 2}, more: {<<: *b, l: 3}}}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(ms[0].Spec.Block), `{"command":["bin/a"],"params":{"base":{"k":1,"l":2},"more":{"l":3,"k":1}}}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// with returns a good manifest with spec lines of its own.
+func with(spec string) string {
+	return "apiVersion: patchbay/v1\nkind: Plugin\nmetadata: {name: a}\nspec:\n" + spec
+}
+
+const cmdLine = "  toy: {command: [x]}\n"
+
+func TestParse_faults(t *testing.T) {
+	for _, tt := range []struct {
+		name, in string
+		want     []string
+	}{
+		{"unknown field", with("  toy: {comand: [x]}\n"), []string{
+			`m:5:9: spec.toy.comand: unknown field; did you mean "command"?`,
+			`m:5:3: spec.toy.command: is missing; it is: Program and arguments`}},
+		{"unknown in core", with(cmdLine + "  limits: {memroy: 1}\n"), []string{`m:6:12: spec.limits.memroy: unknown field; did you mean "memory"?`}},
+		{"unknown and far", with(cmdLine + "  zzzzzzzz: 1\n"), []string{`m:6:3: spec.zzzzzzzz: unknown field; known here: mode, env, `}},
+		{"misspelt adapter", with("  tooy: {command: [x]}\n"), []string{`m:5:3: spec.tooy: unknown field; did you mean "toy"?`}},
+		{"no adapter", with("  mode: service\n"), []string{`m:4:1: spec: names no adapter; give exactly one of other, toy`}},
+		{"two adapters", with("  toy: {command: [x]}\n  other: {command: [x]}\n"), []string{`m:6:3: spec.other: is a second adapter beside toy; keep one`}},
+		{"same adapter twice", with("  toy: {command: [x]}\n  toy: {command: [x]}\n"), []string{`m:6:3: spec.toy: stands here a second time`}},
+		{"from the adapter's check", with("  toy:\n    command: [missing/x]\n"), []string{`m:6:15: spec.toy.command[0]: missing/x: no such file`}},
+		{"empty block", with("  toy:\n"), []string{`m:5:`, `spec.toy: is empty; want an object`}},
+		{"bad duration", with(cmdLine + "  timeouts: {start: 5}\n"), []string{`m:6:21: spec.timeouts.start: "5" is not a duration; write a number and a unit`}},
+		{"bad size", with(cmdLine + "  limits: {payload: lots}\n"), []string{`m:6:21: spec.limits.payload: "lots" is not a size`}},
+		{"too large payload", with(cmdLine + "  limits: {payload: 65MiB}\n"), []string{`m:6:21: spec.limits.payload: 68157440 bytes is too large; the most is 64MiB`}},
+		{"number for text", with("  toy: {command: [1.50]}\n"), []string{`m:5:19: spec.toy.command[0]: want a text, not a number; quote it: "1.50"`}},
+		{"text for list", with("  toy: {command: x}\n"), []string{`m:5:18: spec.toy.command: want a list, not a text; write [x]`}},
+		{"enum", with("  toy: {command: [x], kind: larg}\n"), []string{`m:5:29: spec.toy.kind: "larg" is unknown; did you mean "large"?; want one of small, large`}},
+		{"enum in list", with("  toy: {command: [x], kinds: [small, tiny]}\n"), []string{`spec.toy.kinds[1]: "tiny" is unknown`}},
+		{"min", with("  toy: {command: [x], count: 0}\n"), []string{`spec.toy.count: 0 is too small; the least is 1`}},
+		{"max", with("  toy: {command: [x], count: 10}\n"), []string{`spec.toy.count: 10 is too large; the most is 9`}},
+		{"not whole", with("  toy: {command: [x], count: 1.5}\n"), []string{`spec.toy.count: 1.5 does not fit; want a whole number`}},
+		{"does not fit", with("  toy: {command: [x], small: 256}\n"), []string{`spec.toy.small: 256 does not fit; want a whole number, zero or more`}},
+		{"not a boolean", with("  toy: {command: [x], on: yes}\n"), []string{`spec.toy.on: want a boolean, not a text`}},
+		{"null", with("  toy: {command: [x], every: }\n"), []string{`spec.toy.every: is empty; want a text, or leave the key out`}},
+		{"infinite", with("  toy: {command: [x], params: {a: .inf}}\n"), []string{`m:5:35: ".inf" is not a number that JSON has`}},
+		{"duplicate", with("  toy: {command: [x], ratio: 1, ratio: 2}\n"), []string{`m:5:40: spec.toy.ratio: stands here a second time; keep one of them`}},
+		{"duplicate in free", with("  toy: {command: [x], params: {k: {a: 1, a: 2}}}\n"), []string{`m:5:`, `spec.toy.params.k.a: stands here a second time`}},
+		{"env name", with(cmdLine + "  env: {A-B: x, \"\": y}\n"), []string{`spec.env.A-B: is no name of a variable`, `spec.env[""]: is no name of a variable`}},
+		{"env NUL", with(cmdLine + "  env: {A: \"a\\0b\"}\n"), []string{`spec.env.A: holds a NUL`}},
+		{"env size", with(cmdLine + "  env: {A: " + strings.Repeat("x", 128<<10) + "}\n"), []string{`spec.env.A: has 131072 bytes, the most is 131072`}},
+		{"env object", with(cmdLine + "  env: {A: {secret: x, other: y}}\n"), []string{`m:6:12: spec.env.A: want a text or {secret: NAME}, and nothing beside secret`}},
+		{"secret climbs", with(cmdLine + "  env: {A: {secret: a/../b}}\n"), []string{`spec.env.A: secret "a/../b" is no name of a secret`}},
+		{"secret case", with(cmdLine + "  env: {A: {secret: Upper}}\n"), []string{`spec.env.A: secret "Upper" is no name of a secret`}},
+		{"backoff", with(cmdLine + "  restart: {backoff: {min: 2m}}\n"), []string{`m:6:13: spec.restart.backoff: min 2m0s is more than max 1m0s`}},
+		{"budget", with(cmdLine + "  restart: {budget: {failures: -2}}\n"), []string{`spec.restart.budget.failures: -2 is too small; the least is -1`}},
+		{"digest", with(cmdLine + "  digest: sha256:abc\n"), []string{`m:6:11: spec.digest: "sha256:abc" is no digest; write sha256: and 64 hex digits`}},
+		{"stream both", with(cmdLine + "  streams: [{source: a, sink: b}]\n"), []string{`m:6:13: spec.streams[0]: has both source and sink`}},
+		{"stream neither", with(cmdLine + "  streams: [{publish: b}]\n"), []string{`spec.streams[0]: has neither source nor sink`}},
+		{"stream other's", with(cmdLine + "  streams: [{source: a, publish: b, subscribe: c}]\n"), []string{`spec.streams[0].subscribe: belongs to a sink`}},
+		{"stream unnamed", with(cmdLine + "  streams: [{source: a}]\n"), []string{`spec.streams[0].publish: is missing`}},
+		{"stream wildcard", with(cmdLine + "  streams: [{source: a, publish: b.*}]\n"), []string{`m:6:34: spec.streams[0].publish: "b.*" has a wildcard`}},
+		{"stream name", with(cmdLine + "  streams: [{sink: a, subscribe: b.>.c}, {sink: b, subscribe: a b}]\n"), []string{`spec.streams[0].subscribe: "b.>.c" is no data name`, `spec.streams[1].subscribe: "a b" is no data name`}},
+		{"stream config", with(cmdLine + "  streams: [{sink: a, subscribe: b, config: [1]}]\n"), []string{`m:6:37: spec.streams[0].config: want an object`}},
+		{"job", with(cmdLine + "  mode: job\n  restart: {policy: never}\n  probe: {failures: 2}\n  streams: [{sink: a, subscribe: b}]\n"), []string{
+			`m:7:3: spec.restart: is for services`, `m:8:3: spec.probe: is for services`, `m:9:3: spec.streams: is for services`}},
+		{"mode", with(cmdLine + "  mode: jop\n"), []string{`spec.mode: "jop" is unknown; did you mean "job"?; want one of service, job`}},
+		{"metadata", "apiVersion: v1\nkind: Pod\nmetadata: {name: A_b, labels: {'a b': c, d: 'e f', /x: y}, source: rel}\nspec: {toy: {command: [x]}}\n", []string{
+			`m:1:13: apiVersion: is "v1"; write patchbay/v1`, `m:2:7: kind: is "Pod"; write Plugin`,
+			`m:3:18: metadata.name: "A_b" is no name`, `metadata.labels["a b"]: is no key`, `metadata.labels.d: "e f" is no label value`,
+			`metadata.labels["/x"]: the part before the slash`, `metadata.source: "rel" is relative`}},
+		{"label value number", "apiVersion: patchbay/v1\nkind: Plugin\nmetadata: {name: a, labels: {v: 1}}\nspec: {toy: {command: [x]}}\n", []string{
+			`m:3:33: metadata.labels.v: want a text, not a number; quote it: "1"`}},
+		{"tab", with("\ttoy: {command: [x]}\n"), []string{`m:5:1: is not YAML: a tab stands in the indentation; use spaces`}},
+		{"yaml syntax", with("  toy: {command: [x\n"), []string{`is not YAML: `}},
+		{"json syntax", "{\n\t\"apiVersion\": \"patchbay/v1\",\n\t\"kind\" \"Plugin\"\n}", []string{`m:3:9: is not JSON: found '"' after a key; write a colon`}},
+		{"unknown anchor", with("  toy: *nobody\n"), []string{`unknown anchor 'nobody' referenced`}},
+		{"cycle", with("  toy: &t {command: [x], params: {a: *t}}\n"), []string{`m:5:38: alias *t leads back to itself; write the value out`}},
+		{"cycle by merge", with("  toy: &t {command: [x], <<: *t}\n"), []string{`alias *t leads back to itself`}},
+		{"bomb", bomb(), []string{`has more than 100000 nodes with its aliases expanded`}},
+		{"merge bomb", mergeBomb(), []string{`merges too much; write the fields out`}},
+		{"deep", with("  toy: {command: [x], params: {a: " + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "}}\n"), []string{`is nested more than 100 levels deep; flatten it`}},
+		{"deep by aliases", deep(), []string{`levels deep with its aliases expanded`}},
+		{"tag", with("  toy: !!binary aGVsbG8=\n"), []string{`m:5:8: tag "!!binary" is not known here; leave it out`}},
+		{"too large", strings.Repeat("# a comment line\n", 1<<17), []string{`m: has 2228224 bytes, the most is 1048576; split it into several files`}},
+		{"empty", "# nothing\n", []string{`m: holds no manifest; write apiVersion: patchbay/v1`}},
+		{"a list", "- a\n", []string{`m:1:1: want an object, not a list`}},
+		{"a text", "hello\n", []string{`m:1:1: want an object, not a text`}},
+		{"key is a list", "? [a]\n: b\n", []string{`a key must be a text`}},
+		{"too many documents", strings.Repeat("--- 1\n", 1001), []string{`more than 100 faults`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			start := time.Now()
+			ms, err := parser().Parse("m", []byte(tt.in))
+			var faults plugin.Faults
+			if !errors.As(err, &faults) || !errors.Is(err, plugin.ErrInvalid) || ms != nil {
+				t.Fatalf("got %v, %v, want faults", ms, err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("got:\n%v\nwant: %s", err, want)
+				}
+			}
+			if strings.HasPrefix(tt.want[0], "m:") && len(faults) > len(tt.want) {
+				t.Errorf("got %d faults, want %d:\n%v", len(faults), len(tt.want), err)
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+}
+
+func bomb() string {
+	var b strings.Builder
+	b.WriteString(with("  toy: {command: [x], params: {a: &a0 [x, x, x, x, x, x, x, x, x, x]"))
+	for i := 1; i < 30; i++ {
+		fmt.Fprintf(&b, ", a%d: &a%d [%s*a%d]", i, i, strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 9), i-1)
+	}
+	return b.String() + "}}\n"
+}
+
+func mergeBomb() string {
+	var b strings.Builder
+	b.WriteString(with("  toy: {command: [x], params: {a: &a {"))
+	for i := range 1000 {
+		fmt.Fprintf(&b, "k%d: 1, ", i)
+	}
+	b.WriteString("}, l: [")
+	b.WriteString(strings.Repeat("{<<: *a}, ", 20_000))
+	return b.String() + "]}}\n"
+}
+
+func deep() string {
+	var b strings.Builder
+	b.WriteString(with("  toy: {command: [x], params: {a0: &a0 [x]"))
+	for i := 1; i < 200; i++ {
+		fmt.Fprintf(&b, ", a%d: &a%d [*a%d]", i, i, i-1)
+	}
+	return b.String() + "}}\n"
+}
+
+func TestParse_tooManyDocuments(t *testing.T) {
+	var b strings.Builder
+	for i := range 1001 {
+		fmt.Fprintf(&b, "---\n{apiVersion: patchbay/v1, kind: Plugin, metadata: {name: p%d}, spec: {toy: {command: [x]}}}\n", i)
+	}
+	_, err := parser().Parse("m", []byte(b.String()))
+	if err == nil || !strings.Contains(err.Error(), "has more than 1000 documents; split it into several files") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCheck_decodedManifests(t *testing.T) {
+	m := plugin.Manifest{APIVersion: plugin.APIVersion, Kind: plugin.Kind, Metadata: plugin.Metadata{Name: "a"},
+		Spec: plugin.Spec{Mode: "jop", Adapter: "toy", Block: plugin.RawJSON(`{"command":["x"],"extra":1}`), Probe: plugin.Probe{Failures: 5000}}}
+	want := []string{`spec.toy.extra: want a text, not a number`, `spec.mode: "jop" is unknown`, `spec.probe.failures: 5000 is too large`}
+	err := parser().Check(m)
+	for _, w := range want {
+		if err == nil || !strings.Contains(err.Error(), w) {
+			t.Errorf("got %v, want %s", err, w)
+		}
+	}
+	m.Spec = plugin.Spec{Adapter: "tos", Block: plugin.RawJSON(`{}`)}
+	if err := parser().Check(m); err == nil || err.Error() != `spec.tos: is no adapter; did you mean "toy"?; known: other, toy` {
+		t.Errorf("got %v", err)
+	}
+	m.Spec = plugin.Spec{Adapter: "toy", Block: plugin.RawJSON(`{"command":["x"]}`)}
+	if err := parser().Check(m.WithDefaults()); err != nil {
+		t.Errorf("with defaults: got %v", err)
+	}
+}
+
+func TestDiff(t *testing.T) {
+	ms, err := parser().Parse("", []byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.NewReplacer("start: 15s", "start: 20s", "[bin/incrementer]", "[bin/inc, -v]", "team: edge, ", "", "VERSION: 1.10", "NEW: x").Replace(good)
+	others, err := parser().Parse("", []byte(changed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []manifest.Change{
+		{Path: "metadata.labels.team", Old: `"edge"`},
+		{Path: "spec.env.NEW", New: `"x"`, Restarts: true},
+		{Path: "spec.env.VERSION", Old: `"1.10"`, Restarts: true},
+		{Path: "spec.timeouts.start", Old: `"15s"`, New: `"20s"`},
+		{Path: "spec.toy.command", Old: `["bin/incrementer"]`, New: `["bin/inc","-v"]`, Restarts: true},
+	}
+	if diff := cmp.Diff(want, manifest.Diff(ms[0], others[0])); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := manifest.Diff(ms[0], ms[0].WithDefaults()); len(got) > 0 {
+		t.Errorf("defaults written out: got %v, want no change", got)
+	}
+	if got := manifest.Diff(plugin.Manifest{}, ms[0]); len(got) == 0 || got[0].Old != "" {
+		t.Errorf("new manifest: got %v", got)
+	}
+}
+
+func TestSchema_isStable(t *testing.T) {
+	one, err := parser().Schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, _ := parser().Schema()
+	if string(one) != string(two) || !json.Valid(one) {
+		t.Error("differs from call to call, or is not JSON")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	f.Add([]byte(`{"apiVersion":"patchbay/v1","kind":"Plugin","metadata":{"name":"a"},"spec":{"toy":{"command":["x"]}}}`))
+	f.Add([]byte(deep()))
+	f.Add([]byte("a: &a [*a]\n"))
+	f.Add([]byte("- - - -\n# x\n  # y\n"))
+	f.Add([]byte("--- !!map\n<<: {a: b}\n"))
+	p := parser()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ms, err := p.Parse("f", data)
+		if (err == nil) == (ms == nil) {
+			t.Fatalf("got %v and %v", ms, err)
+		}
+		for _, m := range ms {
+			text, err := json.Marshal(m)
+			if err != nil {
+				t.Fatalf("marshal: %v", err)
+			}
+			again, err := p.Parse("f", text)
+			if err != nil {
+				t.Fatalf("own JSON: %v\n%s", err, text)
+			}
+			if d := manifest.Diff(m, again[0]); len(d) > 0 {
+				t.Fatalf("changed: %v", d)
+			}
+		}
+	})
+}
+
+func BenchmarkParse_small(b *testing.B) {
+	data := []byte("apiVersion: patchbay/v1\nkind: Plugin\nmetadata:\n  name: greeter\nspec:\n  toy:\n    command: [bin/greeter, -v]\n    count: 3\n  timeouts: {invoke: 5s}\n")
+	p := parser()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Parse("a", data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	m := plugin.Manifest{Spec: plugin.Spec{Adapter: "toy", Block: plugin.RawJSON(`{"command":["bin/greeter","-v"],"count":3}`)}}
+	b.ReportAllocs()
+	for b.Loop() {
+		var into toyBlock
+		if err := manifest.Decode(m, &into); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
