@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,10 @@ import (
 
 // version is set by the linker.
 var version = "dev"
+
+// gcPercent trades a little work for memory: a daemon that waits most of the time
+// should be small. GOGC overrides it.
+const gcPercent = 50
 
 func main() {
 	adapters.Child()
@@ -41,6 +46,9 @@ func serveCommand() *cobra.Command {
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(gcPercent)
+		}
 		return serve.Run(ctx, settings, wire.Version{Version: version})
 	}
 	return cmd

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -60,6 +61,7 @@ func New(d Deps) *API {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
+	d.Version.API, d.Version.Go = "v1", runtime.Version()
 	var random [6]byte
 	rand.Read(random[:]) // never fails: crypto/rand
 	a := &API{

@@ -156,7 +156,7 @@ func TestInvoke_streamThatBreaks(t *testing.T) {
 	if len(lines) != 2 || lines[0] != `{"a":1}` || !strings.Contains(lines[1], `{"problem":{"type":"https://patchbay.dev/problems/unavailable"`) {
 		t.Errorf("got %q, want a part and a problem", lines)
 	}
-	for operation, status := range map[string]int{"refuse": 422, "panic": 500} { // before the first part it has its own status
+	for operation, status := range map[string]int{"refuse": 422, "panic": 500, "hang?timeout=1ms": 504} { // before the first part it has its own status
 		if w := ask(t, a, "POST", "/v1/plugins/one/operations/"+operation, "", "Accept: "+wire.SSEType); w.Code != status {
 			t.Errorf("%s: got %d, want %d", operation, w.Code, status)
 		}

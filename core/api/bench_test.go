@@ -15,6 +15,8 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/patchbay-dev/patchbay/core/api/wire"
+	"github.com/patchbay-dev/patchbay/core/bus"
+	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
 // BenchmarkInvoke compares the whole way of a request through the API, with a
@@ -61,35 +63,41 @@ func bareEcho() http.Handler {
 	return e
 }
 
-// BenchmarkFanOut is one event to 1,000 SSE clients, from its telling until the
-// last has read it.
+// BenchmarkFanOut is one event to 1,000 SSE clients over the real bus, from its
+// telling, through the stream that keeps it, until the last has read it.
 func BenchmarkFanOut(b *testing.B) {
 	const clients = 1000
 	d := testDeps(b, newShelf("one"))
-	h := d.Events.(*history)
+	hub, err := bus.Open(b.Context(), bus.Options{Dir: b.TempDir(), Node: "bench"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(hub.Close)
+	d.Events = hub
 	base, _ := served(b, New(d))
 	var heard sync.WaitGroup
 	var ready sync.WaitGroup
+	ready.Add(clients)
 	for range clients {
 		r := bufio.NewReader(open(b, base+"/v1/events?follow", wire.SSEType).Body)
-		ready.Add(1)
 		go func() { // ends with the connection, at the test's end
+			opened := sync.OnceFunc(ready.Done)
 			for line, err := r.ReadString('\n'); err == nil; line, err = r.ReadString('\n') {
 				switch {
 				case strings.HasPrefix(line, ": heartbeat"):
-					ready.Done()
+					opened()
 				case strings.HasPrefix(line, "data:"):
 					heard.Done()
 				}
 			}
 		}()
 	}
-	ready.Wait() // one heartbeat each tells that the stream is open
+	ready.Wait() // a heartbeat tells that a stream is open
 	var took []time.Duration
 	for b.Loop() {
 		heard.Add(clients)
 		began := time.Now()
-		h.tell("one", "tick")
+		hub.Event(plugin.Event{Plugin: "one", Type: "dev.patchbay.test.tick.v1", Data: plugin.RawJSON(`{"n":1}`)})
 		heard.Wait()
 		took = append(took, time.Since(began))
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -30,15 +31,16 @@ func (a *API) invoke(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel, err := within(c)
+	limit, err := timeLimit(c)
 	if err != nil {
 		return err
 	}
-	defer cancel()
 	c.Response().Header()[wire.InvocationHeader] = []string{in.ID}
 	if f := formatOf(c, plainFormat); f != plainFormat {
-		return a.invokeStream(ctx, c, f, in)
+		return a.invokeStream(c, f, in, limit)
 	}
+	ctx, cancel := within(c.Request().Context(), limit)
+	defer cancel()
 	result, err := a.deps.Invoker.Invoke(ctx, in)
 	if err != nil {
 		return timedOut(ctx, err)
@@ -94,22 +96,28 @@ func metadata(h http.Header) (map[string]string, error) {
 	return found, nil
 }
 
-// within gives the context the caller's own time limit, when there is one.
-func within(c echo.Context) (context.Context, context.CancelFunc, error) {
-	r := c.Request()
-	if r.URL.RawQuery == "" {
-		return r.Context(), func() {}, nil
+// timeLimit reads the caller's own limit; 0 when there is none.
+func timeLimit(c echo.Context) (time.Duration, error) {
+	if c.Request().URL.RawQuery == "" {
+		return 0, nil
 	}
 	text := c.QueryParam("timeout")
 	if text == "" {
-		return r.Context(), func() {}, nil
+		return 0, nil
 	}
 	var limit plugin.Duration
 	if err := limit.UnmarshalText([]byte(text)); err != nil {
-		return nil, nil, fmt.Errorf("timeout: %w: %w", plugin.ErrInvalid, err)
+		return 0, fmt.Errorf("timeout: %w: %w", plugin.ErrInvalid, err)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), limit.Std())
-	return ctx, cancel, nil
+	return limit.Std(), nil
+}
+
+// within spares the context when there is no limit: dispatch sets its own.
+func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, limit)
 }
 
 // timedOut gives the end of the caller's own time its class, whoever noticed.
@@ -121,9 +129,11 @@ func timedOut(ctx context.Context, err error) error {
 }
 
 // invokeStream answers in parts. Parts are JSON; one that is not is sent as a
-// JSON text.
-func (a *API) invokeStream(ctx context.Context, c echo.Context, f format, in plugin.Invocation) error {
-	return a.stream(ctx, c, f, heartbeatEvery, func(_ context.Context, put func([]byte) error) error {
+// JSON text. A drain lets it finish, as any invocation.
+func (a *API) invokeStream(c echo.Context, f format, in plugin.Invocation, limit time.Duration) error {
+	return a.stream(context.Background(), c, f, heartbeatEvery, func(ctx context.Context, put func([]byte) error) error {
+		ctx, cancel := within(ctx, limit)
+		defer cancel()
 		return timedOut(ctx, a.deps.Invoker.InvokeStream(ctx, in, func(part []byte) error {
 			return put(f.frame(nil, "", oneLine(part)))
 		}))

@@ -207,8 +207,11 @@ func (a *API) instances(c echo.Context) error {
 		return err
 	}
 	running := []plugin.Status{}
-	if r.Status.Instance != "" {
-		running = append(running, r.Status)
+	switch r.Status.State {
+	case plugin.Starting, plugin.Running, plugin.Degraded, plugin.Stopping:
+		if r.Status.Instance != "" { // a job has none between its runs
+			running = append(running, r.Status)
+		}
 	}
 	return a.json(c, http.StatusOK, wire.InstanceList{Items: running})
 }

@@ -26,8 +26,10 @@ const (
 	// keepBytesMax: a buffer that one large part made larger is not kept.
 	keepBytesMax = 64 << 10
 	// commitAfter is how long a stream waits for a first item or an error before
-	// it answers 200 with nothing yet: an error before that has its own status.
-	commitAfter = 50 * time.Millisecond
+	// it answers 200 with nothing yet: an error before that has its own status. It
+	// is also ample for following to have begun, so that a reader who sees the
+	// answer misses nothing that happens from then on.
+	commitAfter = 20 * time.Millisecond
 )
 
 // format is how items are framed.

@@ -25,7 +25,7 @@ const (
 	// are kept in memory meanwhile.
 	reconnectWait, reconnectJitter = 200 * time.Millisecond, 100 * time.Millisecond
 	// flushMax bounds what Close spends on what is still queued.
-	flushMax = 2 * time.Second
+	flushMax = 10 * time.Second
 )
 
 // Options say where the bus is and who uses it. The zero value of all but Dir or
@@ -169,10 +169,13 @@ func (b *Bus) Close() {
 
 func (b *Bus) disconnect() {
 	for _, nc := range b.conns {
-		if nc != nil {
-			_ = nc.FlushTimeout(flushMax / 4) // data streams have no acknowledgement
-			nc.Close()
+		if nc == nil {
+			continue
 		}
+		if nc.IsConnected() {
+			_ = nc.FlushTimeout(flushMax / 4) // data streams have no acknowledgement
+		}
+		nc.Close()
 	}
 	if b.server != nil {
 		b.server.shutdown()

@@ -108,7 +108,7 @@ func TestEvents_slowFollowerReadsTheStream(t *testing.T) {
 	b := open(t, Options{})
 	const total = 3 * followerQueueMax
 	started := make(chan struct{})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var read sync.WaitGroup
 	read.Go(func() {

@@ -20,7 +20,9 @@ const (
 	// answered busy. Each plugin's own limit is dispatch's.
 	invocationsInFlightMax = 1024
 	// queueGroup is the micro protocol's usual one: of several daemons one answers.
-	queueGroup                   = "q"
+	queueGroup = "q"
+	// drainMax is how long invocations under way may take once Serve shall end.
+	drainMax                     = 5 * time.Second
 	errorHeader, errorCodeHeader = "Nats-Service-Error", "Nats-Service-Error-Code"
 	contentTypeHeader            = "Content-Type"
 )
@@ -49,8 +51,8 @@ type Services interface {
 
 // Serve answers discovery ($SRV.PING, INFO and STATS, for all, by name, and by
 // name and id) and invocations (patchbay.v1.invoke.<plugin>.<operation>) until
-// ctx ends; then what is under way is finished. Two wildcard subscriptions serve
-// all plugins.
+// ctx ends; then what is under way has five seconds to finish. Two wildcard
+// subscriptions serve all plugins.
 //
 // An invocation's payload is the argument and the reply's the result, both with
 // a Content-Type header. Other headers become metadata. An error is told by the
@@ -58,7 +60,7 @@ type Services interface {
 // REST; the payload of a refusal is the plugin.Refusal.
 func (b *Bus) Serve(ctx context.Context, s Services) error {
 	d := door{bus: b, services: s, nc: b.conns[data], places: make(chan struct{}, invocationsInFlightMax)}
-	d.ctx, d.cancel = context.WithCancel(ctx)
+	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx)) // ends in finish
 	defer d.cancel()
 	invoked, err := d.nc.QueueSubscribe(invokeAll(), queueGroup, d.invoke)
 	if err != nil {
@@ -74,9 +76,7 @@ func (b *Bus) Serve(ctx context.Context, s Services) error {
 	case <-ctx.Done():
 	case <-b.stopping:
 	}
-	_ = invoked.Unsubscribe()
-	_ = asked.Unsubscribe()
-	d.finish()
+	d.finish(invoked, asked)
 	return nil
 }
 
@@ -90,8 +90,22 @@ type door struct {
 	cancel   context.CancelFunc
 }
 
-// finish waits for the invocations under way: their ctx has ended.
-func (d *door) finish() {
+// finish takes nothing new, and waits for what has arrived; what takes too long
+// is cancelled.
+func (d *door) finish(subs ...*nats.Subscription) {
+	late := time.AfterFunc(drainMax, d.cancel)
+	defer late.Stop()
+	for _, sub := range subs {
+		drained := make(chan struct{})
+		sub.SetClosedHandler(func(string) { close(drained) })
+		if sub.Drain() != nil { // the link is down: nothing arrives
+			continue
+		}
+		select {
+		case <-drained:
+		case <-d.ctx.Done():
+		}
+	}
 	for range cap(d.places) {
 		d.places <- struct{}{}
 	}

@@ -207,6 +207,41 @@ func TestServe_tooManyAreBusy(t *testing.T) {
 	}
 }
 
+func TestServe_finishesWhatIsUnderWay(t *testing.T) {
+	f := fakeServices{hold: make(chan struct{})}
+	b := open(t, Options{Listen: "127.0.0.1:0"})
+	nc, err := nats.Connect(b.Addr(), nats.Token(b.Token()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var served, asked sync.WaitGroup
+	served.Go(func() {
+		if err := b.Serve(ctx, f); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "served", func() bool { _, err := nc.Request("$SRV.PING", nil, time.Second); return err == nil })
+	asked.Go(func() {
+		m, err := nc.Request("patchbay.v1.invoke.a.hold", nil, 10*time.Second)
+		if err != nil || m.Header.Get(micro.ErrorCodeHeader) != "" {
+			t.Errorf("under way when it ended: got %v, %v", m, err)
+		}
+	})
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "under way", func() bool { return b.conns[data].Stats().InMsgs >= 2 })
+	cancel()
+	close(f.hold)
+	asked.Wait()
+	served.Wait()
+	if _, err := nc.Request("$SRV.PING", nil, time.Second); !errors.Is(err, nats.ErrNoResponders) {
+		t.Errorf("still served: %v", err)
+	}
+}
+
 func TestCode(t *testing.T) {
 	for err, want := range map[error]int{errors.New("x"): 500, plugin.ErrBusy: 429, context.DeadlineExceeded: 504, plugin.ErrUnavailable: 503, plugin.ErrDenied: 403} {
 		if got := code(err); got != want {

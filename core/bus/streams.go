@@ -32,7 +32,7 @@ const (
 	logsPerSubjectMax = 16384
 	// duplicateWindow is how long an event's id is remembered: longer than a
 	// restart of the server, after which what was kept is sent again.
-	duplicateWindow = 2 * time.Minute
+	duplicateWindow = 30 * time.Second
 	// stampKey marks a stream with the hash of the settings we gave it: equal
 	// means nothing to do, and an operator's own changes stay.
 	stampKey = "patchbay.settings"

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -115,4 +116,36 @@ func Loopback(address string) bool {
 	}
 	ip := net.ParseIP(host)
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+// WarnOfTheWorld says what an operator has asked for who listens beyond loopback.
+func (c *Config) WarnOfTheWorld(log *slog.Logger) {
+	for flag, address := range map[string]string{"--listen": c.Listen, "--nats-listen": c.NATSListen} {
+		if address != Off && !Loopback(address) {
+			log.Warn("listening beyond this machine without TLS: tokens can be read on the way", "flag", flag, "address", address)
+		}
+	}
+}
+
+// OpenAccessLog opens the access log; nil when it is off.
+func (c *Config) OpenAccessLog() (io.Writer, error) {
+	switch c.AccessLog {
+	case Off:
+		return nil, nil
+	case "-":
+		return os.Stderr, nil
+	}
+	file, err := os.OpenFile(c.AccessLog, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("--access-log: %w", err)
+	}
+	return file, nil
+}
+
+// NATSAddress is --nats-listen, empty when it is off.
+func (c *Config) NATSAddress() string {
+	if c.NATSListen == Off {
+		return ""
+	}
+	return c.NATSListen
 }

@@ -104,6 +104,21 @@ func (f *Folder) Write(name, line string) error {
 	return os.Rename(path+".part", path)
 }
 
+// Advertise writes down where clients on this machine find the daemon. Without a
+// NATS address there is none to be found.
+func (f *Folder) Advertise(apiAddress, natsAddress, natsToken string) error {
+	files := map[string]string{APIAddressFile: "http://" + apiAddress}
+	if natsAddress != "" {
+		files[NATSAddressFile], files[NATSTokenFile] = natsAddress, natsToken
+	}
+	for name, line := range files {
+		if err := f.Write(name, line); err != nil {
+			return fmt.Errorf("data folder: %w", err)
+		}
+	}
+	return nil
+}
+
 // Close takes the addresses away and gives the folder free.
 func (f *Folder) Close() error {
 	_ = os.Remove(f.RunDir) // it stays when something is left in it, to be seen

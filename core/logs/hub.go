@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/patchbay-dev/patchbay/core/bus"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
@@ -24,8 +23,8 @@ const followerBatchesMax = 256
 type Options struct {
 	// Publish stores a batch and returns its sequence; it may wait for the bus.
 	Publish func(plugin, instance string, stream plugin.LogStream, lines []plugin.LogLine) (sequence uint64, err error)
-	// History reads stored lines in order.
-	History func(ctx context.Context, q bus.LogQuery) iter.Seq2[plugin.LogLine, error]
+	// History reads stored lines in order. Query.Follow is not for it.
+	History func(ctx context.Context, q Query) iter.Seq2[plugin.LogLine, error]
 	Log     *slog.Logger
 }
 
@@ -205,7 +204,7 @@ func source(line plugin.LogLine) string { return line.Instance + "/" + string(li
 // history tells what is stored; false means that the caller wants no more, or
 // that it failed and has been told.
 func (r *reader) history(ctx context.Context) bool {
-	q := bus.LogQuery{Plugin: r.query.Plugin, Since: r.query.Since, After: r.last, Tail: r.query.Tail}
+	q := Query{Plugin: r.query.Plugin, Since: r.query.Since, After: r.last, Tail: r.query.Tail}
 	for line, err := range r.hub.options.History(ctx, q) {
 		switch {
 		case errors.Is(err, plugin.ErrUnavailable):

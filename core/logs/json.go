@@ -12,7 +12,7 @@ import (
 
 // A line of JSON is scanned by hand, once, without allocating for what is not
 // lifted: encoding/json costs several times as much as all the rest of a line's
-// way. FuzzScan holds the scanner against encoding/json.
+// way. FuzzLift holds the scanner against encoding/json.
 
 // depthMax is how deep objects and arrays may nest; deeper lines stay text.
 const depthMax = 32

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/patchbay-dev/patchbay/core/bus"
 	"github.com/patchbay-dev/patchbay/core/logs"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
@@ -61,7 +60,7 @@ func (s *store) lines() []plugin.LogLine {
 	return all
 }
 
-func (s *store) history(_ context.Context, q bus.LogQuery) iter.Seq2[plugin.LogLine, error] {
+func (s *store) history(_ context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error] {
 	return func(yield func(plugin.LogLine, error) bool) {
 		s.mu.Lock()
 		down := s.down

@@ -10,6 +10,8 @@
 //	Specifier          Adapter         core/manifest       the Go type of its manifest block
 //	Availability       Adapter         core/api            can it launch anything at all, now?
 //	Sweeper            Adapter         cmd/.../serve       removal of what an earlier daemon left
+//	Resident           Adapter         core/supervise      instances that need no folder
+//	Ender              Instance        core/supervise      its end as a channel
 //	Prober             Instance        core/supervise      a sign of life
 //	Describer          Instance        core/api            the operations it offers
 //	Streamer           Instance        core/supervise      sources and sinks

@@ -46,7 +46,8 @@ type Launch struct {
 	// that the plugin gets besides what its adapter adds; nothing is inherited
 	// from the daemon.
 	Env map[string]string
-	// Dir is a folder of this instance alone, mode 0700, empty at launch. Its
+	// Dir is a folder of this instance alone, mode 0700, empty at launch (not made
+	// for Resident adapters). Its
 	// path has at most 64 bytes, so that unix sockets fit in it. The core
 	// removes it once the instance is gone.
 	Dir    string
@@ -141,6 +142,21 @@ type Sweeper interface {
 	// Sweep removes what an earlier daemon with the same node identity left
 	// behind, and names it. It runs once at boot, before any launch.
 	Sweep(ctx context.Context, node string) (removed []string, err error)
+}
+
+// Resident is implemented by an Adapter whose instances live inside the daemon:
+// thousands of them cost next to nothing.
+type Resident interface {
+	// Resident instances need no folder: Launch.Dir is not made for them, and
+	// Launch.Output.File is not for them.
+	Resident()
+}
+
+// Ender is implemented by an Instance that can tell its end without a goroutine
+// that waits for it.
+type Ender interface {
+	// Ended is closed once Wait no longer blocks.
+	Ended() <-chan struct{}
 }
 
 // Prober is implemented by an Instance that can be asked for a sign of life.

@@ -9,6 +9,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -168,4 +169,25 @@ func restarts(old, now plugin.Manifest) bool {
 		}
 	}
 	return false
+}
+
+// Sweep removes what an earlier daemon on the same data folder left behind. It is
+// for the boot, before Run.
+func (r *Reconciler) Sweep(ctx context.Context) {
+	for name, a := range r.deps.Adapters {
+		s, ok := a.(plugin.Sweeper)
+		if !ok {
+			continue
+		}
+		removed, err := s.Sweep(ctx, r.node)
+		switch {
+		case errors.Is(err, plugin.ErrUnavailable): // the adapter sweeps once it can
+			r.deps.Log.Debug("the adapter is not available", "adapter", name, "error", err)
+		case err != nil:
+			r.deps.Log.Warn("what an earlier daemon left could not be looked for", "adapter", name, "error", err)
+		}
+		for _, one := range removed {
+			r.deps.Log.Info("removed what an earlier daemon left", "adapter", name, "name", one)
+		}
+	}
 }

@@ -105,7 +105,7 @@ func Open(ctx context.Context, b *bus.Bus) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w: %w", plugin.ErrUnavailable, err)
 	}
-	stop(w)
+	w.stop()
 	return s, nil
 }
 

@@ -30,7 +30,7 @@ func (s *Store) Run(ctx context.Context) error {
 		pause := time.Duration(0)
 		if w, err := s.sync(ctx); err == nil {
 			s.follow(ctx, w, again)
-			stop(w)
+			w.stop()
 		} else {
 			pause = retryEvery
 		}
@@ -43,7 +43,7 @@ func (s *Store) Run(ctx context.Context) error {
 }
 
 // follow applies changes until it is time to read everything again.
-func (s *Store) follow(ctx context.Context, w jetstream.KeyWatcher, again <-chan struct{}) {
+func (s *Store) follow(ctx context.Context, w *watch, again <-chan struct{}) {
 	resync := time.NewTimer(resyncEvery)
 	defer resync.Stop()
 	for {
@@ -67,9 +67,9 @@ func (s *Store) follow(ctx context.Context, w jetstream.KeyWatcher, again <-chan
 
 // sync starts a watch and reads all that is there; what the cache has and the
 // bucket has not is gone.
-func (s *Store) sync(ctx context.Context) (jetstream.KeyWatcher, error) {
+func (s *Store) sync(ctx context.Context) (*watch, error) {
 	before := s.revisions()
-	w, err := s.kv.WatchAll(context.WithoutCancel(ctx)) // ends by stop
+	w, err := s.watch(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +80,7 @@ func (s *Store) sync(ctx context.Context) (jetstream.KeyWatcher, error) {
 		case u, ok := <-w.Updates():
 			switch {
 			case !ok:
+				w.stop()
 				return nil, errors.New("the watch broke")
 			case u == nil:
 				s.forget(before)
@@ -89,18 +90,36 @@ func (s *Store) sync(ctx context.Context) (jetstream.KeyWatcher, error) {
 			delete(before, u.Key())
 			late.Reset(writeMax)
 		case <-late.C:
-			stop(w)
+			w.stop()
 			return nil, errors.New("the watch does not answer")
 		case <-ctx.Done():
-			stop(w)
+			w.stop()
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// stop ends a watch. Its last updates are drained: their sender holds a lock that
+// watch is a KV watch and the context that it ends with: one that could not be
+// cancelled would leave a goroutine behind.
+type watch struct {
+	jetstream.KeyWatcher
+	cancel context.CancelFunc
+}
+
+func (s *Store) watch(ctx context.Context) (*watch, error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // stop drains it in order
+	w, err := s.kv.WatchAll(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return &watch{w, cancel}, nil
+}
+
+// stop ends the watch. Its last updates are drained: their sender holds a lock that
 // closing needs.
-func stop(w jetstream.KeyWatcher) {
+func (w *watch) stop() {
+	defer w.cancel()
 	_ = w.Stop() // fails when the connection is closed: then it has ended
 	late := time.NewTimer(writeMax)
 	defer late.Stop()

@@ -189,6 +189,7 @@ func newWorld(t *testing.T, spec string, launch func(context.Context, plugin.Lau
 		OpenPipe:  func(plugin.Stream) (supervise.Pipe, error) { return &pipe{}, nil },
 		RunDir:    w.runDir,
 		Starts:    make(chan struct{}, 4),
+		Removals:  make(chan struct{}, 1),
 		Log:       slog.New(slog.DiscardHandler),
 	}
 	w.plugin = supervise.New(deps, w.want)

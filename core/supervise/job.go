@@ -19,12 +19,12 @@ const refusalLinesMax = 10
 
 // jobs is what a job has in the place of an instance.
 type jobs struct {
-	want Want
+	want *Want
 	ctx  context.Context // of the phase: ends every run
 }
 
 // offerRuns lets invocations launch runs until the phase ends.
-func (p *Plugin) offerRuns(phase context.Context, want Want) {
+func (p *Plugin) offerRuns(phase context.Context, want *Want) {
 	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Facts, s.LastWords = nil, nil })
 	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
 	defer cancel()
@@ -44,7 +44,7 @@ func (p *Plugin) offerRuns(phase context.Context, want Want) {
 }
 
 // watchAdapter keeps a job's state true: it can run only while its adapter can.
-func (p *Plugin) watchAdapter(phase context.Context, want Want) {
+func (p *Plugin) watchAdapter(phase context.Context, want *Want) {
 	ticker := time.NewTicker(want.Manifest.Spec.Probe.Interval.Std())
 	defer ticker.Stop()
 	for {
@@ -88,7 +88,7 @@ func (p *Plugin) run(ctx context.Context, j *jobs, in plugin.Invocation) (plugin
 		return plugin.Result{}, err
 	}
 	defer p.bury(one)
-	go one.wait() // ends with the run, which this function outlives
+	one.exited = exited(one.instance)
 	select {
 	case <-one.exited:
 	case <-ctx.Done():
@@ -99,7 +99,7 @@ func (p *Plugin) run(ctx context.Context, j *jobs, in plugin.Invocation) (plugin
 	return p.outcome(one, j.want)
 }
 
-func (p *Plugin) cutShort(one *living, want Want) {
+func (p *Plugin) cutShort(one *living, want *Want) {
 	ctx, cancel := context.WithTimeout(context.Background(), want.Manifest.Spec.Timeouts.Stop.Std())
 	defer cancel()
 	if err := one.instance.Stop(ctx); err != nil {
@@ -107,9 +107,9 @@ func (p *Plugin) cutShort(one *living, want Want) {
 	}
 }
 
-func (p *Plugin) outcome(one *living, want Want) (plugin.Result, error) {
+func (p *Plugin) outcome(one *living, want *Want) (plugin.Result, error) {
 	one.log.Close()
-	switch exit := one.exit; {
+	switch exit := one.instance.Wait(); {
 	case exit.OOM || exit.Signal != "" || exit.Code < 0:
 		return plugin.Result{}, fmt.Errorf("run %s: %w: %s", one.id, plugin.ErrUnavailable, exit)
 	case !exit.Success():

@@ -28,22 +28,21 @@ type living struct {
 	adapter  plugin.Adapter
 	log      Log
 	since    time.Time
-	exited   chan struct{} // closed once exit is set
-	exit     plugin.Exit
-	job      *jobs // set when invocations launch runs, and instance is nil
+	exited   <-chan struct{} // closed once instance.Wait does not block
+	job      *jobs           // set when invocations launch runs, and instance is nil
 }
 
 // live is one life: from launch to grave, and the wait for the next.
-func (p *Plugin) live(phase context.Context, want Want) {
+func (p *Plugin) live(phase context.Context, want *Want) {
 	id := p.newID()
 	p.replace(id)
 	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Instance, s.Facts, s.LastWords = id, nil, nil })
-	one, err := p.launch(phase, id, want, nil)
+	one, err := p.launchAside(phase, id, want)
 	if err != nil {
 		p.didNotStart(phase, want, err)
 		return
 	}
-	go one.wait() // ends with the instance, which watch outlives
+	one.exited = exited(one.instance)
 	facts := inspect(one.instance)
 	p.to(lifecycle.Ready, func(s *plugin.Status) {
 		s.Facts = facts
@@ -82,9 +81,17 @@ func (p *Plugin) replace(id string) {
 	}
 }
 
-func (l *living) wait() {
-	l.exit = l.instance.Wait()
-	close(l.exited)
+// exited returns a channel that is closed when the instance is gone.
+func exited(instance plugin.Instance) <-chan struct{} {
+	if e, ok := instance.(plugin.Ender); ok {
+		return e.Ended()
+	}
+	gone := make(chan struct{})
+	go func() { // ends with the instance, which its supervisor outlives
+		instance.Wait()
+		close(gone)
+	}()
+	return gone
 }
 
 func inspect(instance plugin.Instance) map[string]string {
@@ -94,9 +101,21 @@ func inspect(instance plugin.Instance) map[string]string {
 	return nil
 }
 
+// launchAside launches on a stack of its own: a launch needs a deep one, which
+// Run would then keep for the plugin's whole life, thousands of times over.
+func (p *Plugin) launchAside(ctx context.Context, id string, want *Want) (one *living, err error) {
+	done := make(chan struct{})
+	go func() { // ends with the launch: waited for here
+		defer close(done)
+		one, err = p.launch(ctx, id, want, nil)
+	}()
+	<-done
+	return one, err
+}
+
 // launch brings one instance to the point where it can be invoked; on error
 // nothing of it is left.
-func (p *Plugin) launch(ctx context.Context, id string, want Want, input []byte) (*living, error) {
+func (p *Plugin) launch(ctx context.Context, id string, want *Want, input []byte) (*living, error) {
 	adapter := p.deps.Adapters[want.Manifest.Spec.Adapter]
 	if adapter == nil {
 		return nil, fmt.Errorf("%w: there is no adapter %q in this daemon", plugin.ErrInvalid, want.Manifest.Spec.Adapter)
@@ -139,13 +158,15 @@ func (e *startError) Error() string { return e.err.Error() }
 func (e *startError) Unwrap() error { return e.err }
 
 // prepare makes the folder and the log of a new instance.
-func (p *Plugin) prepare(adapter plugin.Adapter, id string, want Want) (*living, error) {
+func (p *Plugin) prepare(adapter plugin.Adapter, id string, want *Want) (*living, error) {
 	// The folder has the random part of the id only: its path has to be short.
 	one := &living{
 		id: id, dir: filepath.Join(p.deps.RunDir, strings.TrimPrefix(id, p.name+"-")),
-		adapter: adapter, exited: make(chan struct{}),
+		adapter: adapter,
 	}
-	if err := os.Mkdir(one.dir, 0o700); err != nil {
+	if _, resident := adapter.(plugin.Resident); resident {
+		one.dir = ""
+	} else if err := os.Mkdir(one.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("instance folder: %w: %w", plugin.ErrUnavailable, err)
 	}
 	one.log = p.deps.OpenLog(p.name, one.id, one.dir, capture(want))
@@ -153,7 +174,7 @@ func (p *Plugin) prepare(adapter plugin.Adapter, id string, want Want) (*living,
 }
 
 // capture is how much of its stdout an instance's result may need.
-func capture(want Want) int {
+func capture(want *Want) int {
 	if want.Manifest.Spec.Mode == plugin.Job {
 		return int(want.Manifest.Spec.Limits.Payload)
 	}
@@ -163,6 +184,11 @@ func capture(want Want) int {
 // bury frees what an instance that is gone has owned.
 func (p *Plugin) bury(one *living) {
 	one.log.Close()
+	if one.dir == "" {
+		return
+	}
+	p.deps.Removals <- struct{}{} // a blocked removal holds a thread: bounded
+	defer func() { <-p.deps.Removals }()
 	if err := os.RemoveAll(one.dir); err != nil {
 		p.deps.Log.Warn("an instance's folder could not be removed", "plugin", p.name, "instance", one.id, "error", err)
 	}
@@ -178,7 +204,7 @@ func lastWords(log Log) []string {
 }
 
 // didNotStart handles a launch that failed, or that was called off.
-func (p *Plugin) didNotStart(phase context.Context, want Want, err error) {
+func (p *Plugin) didNotStart(phase context.Context, want *Want, err error) {
 	if phase.Err() != nil {
 		p.to(lifecycle.Halt, nil)
 		p.to(lifecycle.Gone, nil)
@@ -189,13 +215,14 @@ func (p *Plugin) didNotStart(phase context.Context, want Want, err error) {
 		words = failed.words
 	}
 	failure := failure{reason: "StartFailed", message: err.Error(), words: words}
+	down := p.adapterDown(phase, want)
 	switch {
 	case errors.Is(err, plugin.ErrInvalid):
 		p.giveUp(failure)
 		p.afterDeath(phase)
 		return
-	case p.adapterDown(phase, want) != nil:
-		failure.reason, failure.innocent = "AdapterUnavailable", true
+	case down != nil:
+		failure.reason, failure.message, failure.innocent = "AdapterUnavailable", down.Error(), true
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, plugin.ErrDeadline):
 		failure.reason = "StartTimeout"
 		failure.message = fmt.Sprintf("did not become ready within %s (spec.timeouts.start): %s", want.Manifest.Spec.Timeouts.Start.Std(), err)
@@ -205,7 +232,7 @@ func (p *Plugin) didNotStart(phase context.Context, want Want, err error) {
 }
 
 // adapterDown says why the adapter can launch nothing at all now; nil if it can.
-func (p *Plugin) adapterDown(ctx context.Context, want Want) error {
+func (p *Plugin) adapterDown(ctx context.Context, want *Want) error {
 	a, ok := p.deps.Adapters[want.Manifest.Spec.Adapter].(plugin.Availability)
 	if !ok {
 		return nil
@@ -214,7 +241,7 @@ func (p *Plugin) adapterDown(ctx context.Context, want Want) error {
 }
 
 // watch waits for the phase's or the instance's end, and probes meanwhile.
-func (p *Plugin) watch(phase context.Context, one *living, want Want) {
+func (p *Plugin) watch(phase context.Context, one *living, want *Want) {
 	results, stopProbes := p.startProbes(phase, one, want)
 	defer stopProbes()
 	failures := 0
@@ -232,7 +259,7 @@ func (p *Plugin) watch(phase context.Context, one *living, want Want) {
 
 // startProbes asks the instance for a sign of life again and again, beside
 // watch, so that a probe that hangs does not hide an exit.
-func (p *Plugin) startProbes(phase context.Context, one *living, want Want) (<-chan error, func()) {
+func (p *Plugin) startProbes(phase context.Context, one *living, want *Want) (<-chan error, func()) {
 	prober, ok := one.instance.(plugin.Prober)
 	if !ok {
 		return nil, func() {}
@@ -263,7 +290,7 @@ func (p *Plugin) startProbes(phase context.Context, one *living, want Want) (<-c
 }
 
 // probed takes one probe's result and returns the failures in a row.
-func (p *Plugin) probed(err error, failures int, want Want) int {
+func (p *Plugin) probed(err error, failures int, want *Want) int {
 	state := p.Status().State
 	if err == nil {
 		if state == plugin.Degraded {
@@ -279,7 +306,7 @@ func (p *Plugin) probed(err error, failures int, want Want) int {
 }
 
 // stop ends a life because the phase is over: drain, ask, kill.
-func (p *Plugin) stop(phase context.Context, one *living, want Want, endStreams func()) {
+func (p *Plugin) stop(phase context.Context, one *living, want *Want, endStreams func()) {
 	p.to(lifecycle.Halt, nil)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(phase), want.Manifest.Spec.Timeouts.Stop.Std())
 	defer cancel()
@@ -290,15 +317,15 @@ func (p *Plugin) stop(phase context.Context, one *living, want Want, endStreams 
 	}
 	<-one.exited
 	p.bury(one)
-	exit := one.exit
+	exit := one.instance.Wait()
 	p.to(lifecycle.Gone, func(s *plugin.Status) { s.LastExit, s.Facts = &exit, nil })
 }
 
 // died tells an exit that nobody asked for, before anything is cleaned up.
-func (p *Plugin) died(one *living, want Want) {
+func (p *Plugin) died(one *living, want *Want) {
 	spec := want.Manifest.Spec
 	p.attempts.healthy(time.Since(one.since), spec.Restart.Budget)
-	exit := one.exit
+	exit := one.instance.Wait()
 	failure := failure{reason: "Exited", message: exit.String(), exit: &exit, words: lastWords(one.log)}
 	switch {
 	case exit.Success() && spec.Restart.Policy != plugin.RestartAlways:
@@ -328,7 +355,7 @@ func (f failure) edit(s *plugin.Status) {
 func (p *Plugin) giveUp(f failure) { p.to(lifecycle.GiveUp, f.edit) }
 
 // failed leads to another try, or to the end of trying.
-func (p *Plugin) failed(want Want, f failure) {
+func (p *Plugin) failed(want *Want, f failure) {
 	restart := want.Manifest.Spec.Restart
 	if f.innocent {
 		p.attempts.inARow++

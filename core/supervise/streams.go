@@ -47,8 +47,11 @@ func (s *stream) set(state plugin.State, message string, pipe Pipe) {
 
 // startStreams runs every declared stream beside the instance. The function it
 // returns ends them and waits; so does the instance's end.
-func (p *Plugin) startStreams(phase context.Context, one *living, want Want) (*sync.WaitGroup, func()) {
+func (p *Plugin) startStreams(phase context.Context, one *living, want *Want) (*sync.WaitGroup, func()) {
 	var running sync.WaitGroup
+	if len(want.Manifest.Spec.Streams) == 0 {
+		return &running, func() {}
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
 	streams := make([]*stream, len(want.Manifest.Spec.Streams))
 	for i, spec := range want.Manifest.Spec.Streams {

@@ -78,7 +78,9 @@ type Deps struct {
 	RunDir string
 	// Starts bounds launches that are under way at the same time.
 	Starts chan struct{}
-	Log    *slog.Logger
+	// Removals bounds folders that are being removed at the same time.
+	Removals chan struct{}
+	Log      *slog.Logger
 }
 
 // Plugin supervises one plugin. All its methods may be called at once; Run only
@@ -116,7 +118,6 @@ func New(deps *Deps, want Want) *Plugin {
 func (p *Plugin) adopt(want *Want) {
 	p.want.Store(want)
 	p.status.Adapter = want.Manifest.Spec.Adapter
-	p.status.Generation = want.Generation
 }
 
 // Set tells how the plugin is wanted from now on. It does not wait.
@@ -126,7 +127,10 @@ func (p *Plugin) Set(want Want) {
 	before := p.want.Load()
 	contradicts := want.Launch != before.Launch || want.Desired != before.Desired
 	p.adopt(&want)
-	if contradicts && p.endPhase != nil {
+	switch {
+	case !contradicts:
+		p.status.Generation = want.Generation // what runs is of this one, too
+	case p.endPhase != nil:
 		p.endPhase()
 	}
 }
@@ -166,7 +170,8 @@ func (p *Plugin) phase(ctx context.Context) {
 	defer end()
 	p.mu.Lock()
 	p.endPhase = end
-	want := *p.want.Load()
+	want := p.want.Load()
+	p.status.Generation = want.Generation
 	p.mu.Unlock()
 	switch {
 	case want.Desired == plugin.DesiredStopped:

@@ -114,15 +114,14 @@ func run(ctx context.Context, version string, serve *cobra.Command, args []strin
 	if err == nil {
 		return exitOK
 	}
-	code := exitCode(err)
-	if !a.entered {
-		code = exitUsage
-		err = fmt.Errorf("%w\nTry 'patchbay --help'.", err)
-	}
 	if text := message(err); text != "" {
 		fmt.Fprintln(s.err, text)
 	}
-	return code
+	if !a.entered {
+		fmt.Fprintln(s.err, "Try 'patchbay --help'.")
+		return exitUsage
+	}
+	return exitCode(err)
 }
 
 // quiet is an error whose code says all.

@@ -1,0 +1,103 @@
+package reconcile
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/dispatch"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// changesPendingMax is how many changes may wait to be told. Beyond it the
+// supervisors wait: changes are never dropped here.
+const changesPendingMax = 4096
+
+// A storm is the boot of very many plugins: stormChanges of them, and then
+// stormOver without any. What it used is given back then; an idle daemon would
+// not collect it for minutes.
+const (
+	stormChanges = 1000
+	stormOver    = 2 * time.Second
+)
+
+// Reporter tells the bus and the log what supervisors tell it, in order, on a
+// goroutine of its own: encoding needs a stack that ten thousand supervisors
+// would otherwise keep.
+type Reporter struct {
+	Node    string
+	Status  func(plugin.Status)
+	Publish func(plugin.Event)
+	Log     *slog.Logger
+
+	changes chan plugin.StateChange
+}
+
+// NewReporter makes a Reporter; Run sets it going.
+func NewReporter(node string, status func(plugin.Status), publish func(plugin.Event), log *slog.Logger) *Reporter {
+	return &Reporter{Node: node, Status: status, Publish: publish, Log: log, changes: make(chan plugin.StateChange, changesPendingMax)}
+}
+
+// Changed takes one change.
+func (r *Reporter) Changed(change plugin.StateChange) { r.changes <- change }
+
+// Refreshed takes a status whose state did not change.
+func (r *Reporter) Refreshed(s plugin.Status) { r.changes <- plugin.StateChange{Status: s} }
+
+// Run tells changes until ctx ends, and then those that are there already.
+func (r *Reporter) Run(ctx context.Context) error {
+	quiet := time.NewTimer(stormOver)
+	defer quiet.Stop()
+	for told := 0; ; {
+		select {
+		case change := <-r.changes:
+			r.tell(change)
+			told++
+			quiet.Reset(stormOver)
+		case <-quiet.C:
+			if told >= stormChanges {
+				debug.FreeOSMemory()
+			}
+			told = 0
+		case <-ctx.Done():
+			for len(r.changes) > 0 {
+				r.tell(<-r.changes)
+			}
+			return nil
+		}
+	}
+}
+
+// level says how much an operator cares that a plugin came into a state.
+func level(state plugin.State) slog.Level {
+	switch state {
+	case plugin.Starting, plugin.Stopping:
+		return slog.LevelDebug
+	case plugin.Backoff, plugin.Degraded:
+		return slog.LevelWarn
+	case plugin.Failed:
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
+
+func (r *Reporter) tell(change plugin.StateChange) {
+	s := change.Status
+	r.Status(s)
+	if change.Cause == "" {
+		return // only refreshed
+	}
+	data, err := json.Marshal(change)
+	if err != nil {
+		r.Log.Error("a change of state cannot be encoded", "plugin", s.Plugin, "error", err)
+		return
+	}
+	r.Publish(dispatch.Event(r.Node, s.Plugin, plugin.EventState, data))
+	attrs := []slog.Attr{slog.String("plugin", s.Plugin), slog.String("instance", s.Instance)}
+	if s.Reason != "" {
+		attrs = append(attrs, slog.String("reason", s.Reason), slog.String("message", s.Message))
+	}
+	r.Log.LogAttrs(context.Background(), level(change.To), "plugin "+string(change.To), attrs...)
+}

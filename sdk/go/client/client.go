@@ -1,0 +1,231 @@
+// Package client calls the control plane of a Patchbay daemon: one method per
+// route of its REST API, named as the OpenAPI document's operationId.
+//
+// Errors have the classes of core/plugin: errors.Is(err, plugin.ErrNotFound) works
+// as in the daemon. A plugin's own no is a *plugin.Refusal; everything else that
+// the daemon said is a *Problem; a daemon that cannot be reached is
+// plugin.ErrUnavailable.
+//
+// A Client owns no goroutine. Streams ([Client.Events], [Client.Logs]) are
+// iterators that come back by themselves after the last item they gave, when the
+// connection breaks or the daemon restarts.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/api/wire"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// Limits of a client.
+const (
+	// dialMax is ample for loopback and a near network.
+	dialMax = 5 * time.Second
+	// answerBytesMax bounds one whole answer: the largest result, or a thousand
+	// plugins of the largest manifest that is likely.
+	answerBytesMax = plugin.PayloadBytesMax + 1<<20
+	// tokenBytesMax bounds what is read from a file that should hold a token.
+	tokenBytesMax = 4 << 10
+	// connectionsMax to one daemon are kept for the next request.
+	connectionsMax = 64
+)
+
+// Options says which daemon to call. The zero Options is the one of this machine
+// and user.
+type Options struct {
+	// URL of the daemon, such as http://127.0.0.1:7420; empty: what the data
+	// folder says.
+	URL string
+	// Token; empty: the one in the data folder, but only for the daemon that the
+	// folder belongs to, or when DataDir is given.
+	Token string
+	// DataDir is the daemon's data folder; empty: DefaultDataDir.
+	DataDir string
+	// HTTP replaces the client used underneath; it must have no Timeout.
+	HTTP *http.Client
+}
+
+// Client calls one daemon. It is safe for concurrent use.
+type Client struct {
+	base  string
+	token string
+	http  *http.Client
+}
+
+// New finds the daemon. It does not call it yet.
+func New(o Options) (*Client, error) {
+	base, token, err := o.find()
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, fmt.Errorf("url: %w: %q is not like http://127.0.0.1:7420", plugin.ErrInvalid, base)
+	}
+	c := &Client{base: strings.TrimSuffix(base, "/"), token: token, http: o.HTTP}
+	if c.http == nil {
+		c.http = &http.Client{Transport: &http.Transport{
+			Proxy:       http.ProxyFromEnvironment, // which leaves out loopback
+			DialContext: (&net.Dialer{Timeout: dialMax}).DialContext, TLSHandshakeTimeout: dialMax,
+			MaxIdleConnsPerHost: connectionsMax, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+		}}
+	}
+	return c, nil
+}
+
+// find fills in what is not given from the data folder.
+func (o Options) find() (base, token string, err error) {
+	dir := o.DataDir
+	if dir == "" {
+		dir = DefaultDataDir()
+	}
+	if o.URL != "" && o.Token != "" {
+		return o.URL, o.Token, nil
+	}
+	own, err := readSmall(filepath.Join(dir, wire.APIAddrFile))
+	if o.URL == "" && err != nil {
+		return "", "", fmt.Errorf("no daemon is known: %w: %w; start one with patchbay serve, or name its data folder or URL", plugin.ErrUnavailable, err)
+	}
+	base = o.URL
+	if base == "" {
+		base = own
+	}
+	if o.Token != "" {
+		return base, o.Token, nil
+	}
+	if base != own && o.DataDir == "" {
+		return base, "", nil // another machine's daemon: our token is none of its business
+	}
+	token, err = readSmall(filepath.Join(dir, wire.APITokenFile))
+	if err != nil {
+		return "", "", fmt.Errorf("token: %w: %w", plugin.ErrDenied, err)
+	}
+	return base, token, nil
+}
+
+func readSmall(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, tokenBytesMax))
+	return strings.TrimSpace(string(text)), err
+}
+
+// DefaultDataDir is where a daemon of this user keeps its data:
+// /var/lib/patchbay for root, else $XDG_STATE_HOME/patchbay or
+// ~/.local/state/patchbay. It creates nothing.
+func DefaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/patchbay"
+	}
+	if state := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(state) {
+		return filepath.Join(state, "patchbay")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = os.TempDir()
+	}
+	return filepath.Join(home, ".local", "state", "patchbay")
+}
+
+// request is one call, before it is sent.
+type request struct {
+	method string
+	path   string
+	query  url.Values
+	header http.Header
+	body   []byte
+	// also is a status that is an answer and not a problem.
+	also int
+}
+
+func (r *request) set(key, value string) {
+	if r.header == nil {
+		r.header = http.Header{}
+	}
+	r.header.Set(key, value)
+}
+
+// send sends r and returns the answer when it is a success; the caller closes it.
+func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
+	target := c.base + r.path
+	if len(r.query) > 0 {
+		target += "?" + r.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, target, bytes.NewReader(r.body))
+	if err != nil {
+		return nil, fmt.Errorf("request: %w: %w", plugin.ErrInvalid, err)
+	}
+	if r.header != nil {
+		req.Header = r.header
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	response, err := c.http.Do(req)
+	if err != nil {
+		return nil, broken(ctx, err)
+	}
+	if response.StatusCode >= http.StatusBadRequest && response.StatusCode != r.also {
+		defer response.Body.Close()
+		return nil, problemOf(response)
+	}
+	return response, nil
+}
+
+// broken gives a failed connection its class.
+func broken(ctx context.Context, err error) error {
+	var timeout net.Error
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return ctx.Err()
+	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("daemon: %w: %w", plugin.ErrDeadline, err)
+	}
+	return fmt.Errorf("daemon: %w: %w", plugin.ErrUnavailable, err)
+}
+
+// bytes sends r and reads the whole answer.
+func (c *Client) bytes(ctx context.Context, r request) ([]byte, http.Header, error) {
+	response, err := c.send(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(response.Body, answerBytesMax+1))
+	if err != nil {
+		return nil, nil, broken(ctx, err)
+	}
+	if len(data) > answerBytesMax {
+		return nil, nil, fmt.Errorf("answer: %w: has more than %d bytes", plugin.ErrUnavailable, answerBytesMax)
+	}
+	return data, response.Header, nil
+}
+
+// call sends r and decodes the answer.
+func call[T any](ctx context.Context, c *Client, r request) (T, error) {
+	var answer T
+	data, _, err := c.bytes(ctx, r)
+	if err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(data, &answer); err != nil {
+		return answer, fmt.Errorf("answer: %w: %w", plugin.ErrUnavailable, err)
+	}
+	return answer, nil
+}

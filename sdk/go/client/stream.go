@@ -1,0 +1,238 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/api/wire"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+const (
+	// againFirst doubles up to againMost between attempts to come back.
+	againFirst = 100 * time.Millisecond
+	againMost  = 3 * time.Second
+	// awayMax is how long a daemon may be away before a stream gives up: a restart
+	// takes seconds.
+	awayMax = time.Minute
+	// silenceMax is how long a stream may be silent: three heartbeats of the daemon.
+	silenceMax = 45 * time.Second
+)
+
+// EventOptions chooses events.
+type EventOptions struct {
+	// Type is one type, empty for all.
+	Type string
+	// Since and After (an event's Sequence) are where to begin. Without either,
+	// with Follow it is now, else the start of the history.
+	Since time.Time
+	After uint64
+	// Follow goes on with what comes until ctx ends.
+	Follow bool
+}
+
+// Events gives the events of all plugins. An error is the last thing it yields.
+func (c *Client) Events(ctx context.Context, o EventOptions) iter.Seq2[plugin.Event, error] {
+	return c.events(ctx, "/v1/events", o)
+}
+
+// PluginEvents gives the events of one plugin. An error is the last thing it yields.
+func (c *Client) PluginEvents(ctx context.Context, name string, o EventOptions) iter.Seq2[plugin.Event, error] {
+	return c.events(ctx, pluginPath(name, "events"), o)
+}
+
+func (c *Client) events(ctx context.Context, path string, o EventOptions) iter.Seq2[plugin.Event, error] {
+	q := url.Values{}
+	put(q, "type", o.Type)
+	f := following{client: c, path: path, query: q, since: o.Since, follow: o.Follow}
+	if o.After > 0 {
+		f.last = strconv.FormatUint(o.After, 10)
+	}
+	return follow(ctx, f, func(m message) (plugin.Event, time.Time, error) {
+		var e plugin.Event
+		err := json.Unmarshal(m.data, &e)
+		return e, e.Time, err
+	})
+}
+
+// LogOptions chooses log lines.
+type LogOptions struct {
+	// Tail is how many of the last lines to begin with; 0: all that are kept.
+	Tail int
+	// Since and After (a line's ID) are where to begin.
+	Since time.Time
+	After string
+	// Follow goes on with what comes until ctx ends.
+	Follow bool
+}
+
+// Logs gives what a plugin printed. An error is the last thing it yields.
+func (c *Client) Logs(ctx context.Context, name string, o LogOptions) iter.Seq2[plugin.LogLine, error] {
+	q := url.Values{}
+	if o.Tail > 0 {
+		q.Set("tail", strconv.Itoa(o.Tail))
+	}
+	f := following{client: c, path: pluginPath(name, "logs"), query: q, since: o.Since, last: o.After, follow: o.Follow}
+	return follow(ctx, f, func(m message) (plugin.LogLine, time.Time, error) {
+		var l plugin.LogLine
+		err := json.Unmarshal(m.data, &l)
+		l.ID = m.id
+		return l, l.Time, err
+	})
+}
+
+// following is a stream that is read, perhaps over several connections.
+type following struct {
+	client *Client
+	path   string
+	query  url.Values
+	follow bool
+	// last is the id to go on after; since is the time to begin at without one.
+	last  string
+	since time.Time
+	// reached is true once a connection was made: a daemon that is not there at
+	// the start is not waited for.
+	reached bool
+}
+
+func (f *following) request() request {
+	q := maps.Clone(f.query)
+	r := request{method: "GET", path: f.path, query: q}
+	r.set("Accept", wire.SSEType)
+	if f.follow {
+		q.Set("follow", "true")
+	}
+	switch {
+	case f.last != "":
+		r.set("Last-Event-ID", f.last)
+	case !f.since.IsZero():
+		q.Set("since", f.since.UTC().Format(time.RFC3339Nano))
+	}
+	return r
+}
+
+// errStopped ends reading because the caller has enough.
+var errStopped = errors.New("stopped")
+
+// follow reads a stream and comes back after the last item when the connection
+// breaks.
+func follow[T any](ctx context.Context, f following, decode func(message) (T, time.Time, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		f, began := f, time.Now() // each range over it begins anew
+		f.query = maps.Clone(f.query)
+		again := newRetry()
+		for {
+			err := f.read(ctx, func(m message) error {
+				item, at, err := decode(m)
+				if err != nil {
+					return fmt.Errorf("stream: %w: %w", plugin.ErrInvalid, err)
+				}
+				again = newRetry()
+				f.passed(m.id, at)
+				if !yield(item, nil) {
+					return errStopped
+				}
+				return nil
+			})
+			if err == nil || errors.Is(err, errStopped) || ctx.Err() != nil {
+				return
+			}
+			if !f.follow || !f.reached || !errors.Is(err, plugin.ErrUnavailable) || !again.wait(ctx) {
+				var none T
+				yield(none, err)
+				return
+			}
+			f.missed(began)
+		}
+	}
+}
+
+// passed remembers where to go on.
+func (f *following) passed(id string, at time.Time) {
+	f.query.Del("tail") // it was for the beginning
+	f.last = id
+	if id == "" { // not stored yet: time is the second best place
+		f.since = at.Add(1)
+	}
+}
+
+// missed makes a stream that began "now" and gave nothing yet go on at that time.
+func (f *following) missed(began time.Time) {
+	if f.last == "" && f.since.IsZero() && f.query.Get("tail") == "" {
+		f.since = began
+	}
+}
+
+// read reads one connection until the stream ends (nil) or breaks (why).
+func (f *following) read(ctx context.Context, each func(message) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(silenceMax, func() { cancel(context.DeadlineExceeded) })
+	defer silence.Stop()
+	response, err := f.client.send(ctx, f.request())
+	if err != nil {
+		return silent(ctx, err)
+	}
+	defer response.Body.Close()
+	f.reached = true
+	read := newSSE(response.Body)
+	read.alive = func() { silence.Reset(silenceMax) }
+	for {
+		m, err := read.next()
+		switch {
+		case errors.Is(err, errTooLong):
+			return err
+		case err != nil:
+			return silent(ctx, fmt.Errorf("stream: %w: %w", plugin.ErrUnavailable, err))
+		case m.event == wire.EndEvent:
+			return nil
+		case m.event == wire.ProblemEvent:
+			return m.problem()
+		}
+		if err := each(m); err != nil {
+			return err
+		}
+	}
+}
+
+// silent tells a daemon that said nothing from a caller who left.
+func silent(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) && errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("stream: %w: nothing came for %s", plugin.ErrUnavailable, silenceMax)
+	}
+	return err
+}
+
+// retry is the wait between attempts to come back.
+type retry struct {
+	next  time.Duration
+	since time.Time
+}
+
+func newRetry() *retry { return &retry{next: againFirst} }
+
+// wait returns false when it is time to give up.
+func (r *retry) wait(ctx context.Context) bool {
+	if r.since.IsZero() {
+		r.since = time.Now()
+	}
+	if time.Since(r.since) > awayMax {
+		return false
+	}
+	timer := time.NewTimer(r.next)
+	defer timer.Stop()
+	r.next = min(2*r.next, againMost)
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
