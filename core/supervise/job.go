@@ -49,7 +49,7 @@ func (p *Plugin) watchAdapter(phase context.Context, want *Want) {
 	defer ticker.Stop()
 	for {
 		down := p.adapterDown(phase, want)
-		switch state := p.Status().State; {
+		switch state := p.state(); {
 		case phase.Err() != nil:
 			return
 		case down != nil && state == plugin.Running:

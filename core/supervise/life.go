@@ -76,9 +76,15 @@ func (p *Plugin) newID() string {
 
 // replace drops what the bus keeps of the instance before id.
 func (p *Plugin) replace(id string) {
-	if old := p.Status().Instance; old != "" && old != id {
+	if old := p.instance(); old != "" && old != id {
 		p.deps.Forget(p.name, old)
 	}
+}
+
+func (p *Plugin) instance() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status.Instance
 }
 
 // exited returns a channel that is closed when the instance is gone.
@@ -291,7 +297,7 @@ func (p *Plugin) startProbes(phase context.Context, one *living, want *Want) (<-
 
 // probed takes one probe's result and returns the failures in a row.
 func (p *Plugin) probed(err error, failures int, want *Want) int {
-	state := p.Status().State
+	state := p.state()
 	if err == nil {
 		if state == plugin.Degraded {
 			p.to(lifecycle.Well, nil)

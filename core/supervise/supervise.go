@@ -145,6 +145,13 @@ func (p *Plugin) Status() plugin.Status {
 	return p.statusLocked()
 }
 
+// state is Status().State, without the rest of it on the caller's stack.
+func (p *Plugin) state() plugin.State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.status.State
+}
+
 func (p *Plugin) statusLocked() plugin.Status {
 	s := p.status
 	s.InFlight = int(p.inFlight.Load())
@@ -160,7 +167,7 @@ func (p *Plugin) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		p.phase(ctx)
 	}
-	if p.Status().State != plugin.Stopped {
+	if p.state() != plugin.Stopped {
 		p.to(lifecycle.Halt, nil)
 	}
 }
@@ -185,7 +192,7 @@ func (p *Plugin) phase(ctx context.Context) {
 
 // rest keeps the plugin stopped until the phase ends.
 func (p *Plugin) rest(phase context.Context) {
-	if p.Status().State != plugin.Stopped {
+	if p.state() != plugin.Stopped {
 		p.to(lifecycle.Halt, because("StoppedByUser", "stopped on request; start it with: patchbay start "+p.name))
 	}
 	p.attempts = attempts{}
