@@ -4,7 +4,8 @@
 //
 // It owns one core/supervise.Plugin, and the goroutine it runs in, per applied
 // plugin. A plugin that was deleted and applied again starts only when the old
-// one is gone.
+// one is gone; if both were seen at once and the instance serves the new manifest
+// too, it goes on.
 package reconcile
 
 import (

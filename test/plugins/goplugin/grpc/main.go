@@ -1,0 +1,87 @@
+// Command grpc is the tiny go-plugin plugin that speaks gRPC.
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/patchbay-dev/patchbay/test/plugins/goplugin/tiny"
+)
+
+type service struct{ tiny.UnimplementedTinyServer }
+
+func (service) Echo(_ context.Context, in *tiny.Text) (*tiny.Text, error) { return in, nil }
+
+// Refuse adds the argument as a detail of the status.
+func (service) Refuse(_ context.Context, in *tiny.Text) (*emptypb.Empty, error) {
+	no, err := status.New(codes.FailedPrecondition, in.GetText()).WithDetails(in)
+	if err != nil {
+		return nil, err
+	}
+	return nil, no.Err()
+}
+
+func (service) Exit(_ context.Context, in *tiny.Code) (*emptypb.Empty, error) {
+	tiny.Exit(int(in.GetCode()))
+	return &emptypb.Empty{}, nil
+}
+
+func (service) Print(_ context.Context, in *tiny.Text) (*emptypb.Empty, error) {
+	tiny.Print(in.GetText())
+	return &emptypb.Empty{}, nil
+}
+
+func (service) Slow(ctx context.Context, in *tiny.Wait) (*emptypb.Empty, error) {
+	select {
+	case <-time.After(tiny.Pause(in.GetMilliseconds())):
+		return &emptypb.Empty{}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (service) Count(in *tiny.Number, to grpc.ServerStreamingServer[tiny.Number]) error {
+	for n := range in.GetN() {
+		if err := to.Send(&tiny.Number{N: n + 1}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (service) Metadata(ctx context.Context, _ *emptypb.Empty) (*tiny.Pairs, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	pairs := map[string]string{}
+	for key, values := range md {
+		pairs[key] = strings.Join(values, ",")
+	}
+	return &tiny.Pairs{Pairs: pairs}, nil
+}
+
+type server struct{ plugin.NetRPCUnsupportedPlugin }
+
+func (server) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
+	tiny.RegisterTinyServer(s, service{})
+	return nil
+}
+
+func (server) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.ClientConn) (any, error) {
+	return nil, errors.New("this side only serves")
+}
+
+func main() {
+	plugin.Serve(&plugin.ServeConfig{
+		HandshakeConfig: tiny.Handshake(),
+		Plugins:         plugin.PluginSet{tiny.Name: server{}},
+		GRPCServer:      plugin.DefaultGRPCServer,
+	})
+}
