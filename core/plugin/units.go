@@ -69,10 +69,11 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 			continue
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
-		if err != nil || n <= 0 || n*float64(u.factor) > 1<<60 {
+		size := n * float64(u.factor)
+		if err != nil || !(size >= 1 && size <= 1<<60) { // not: NaN is neither
 			break
 		}
-		*b = Bytes(n * float64(u.factor))
+		*b = Bytes(size)
 		return nil
 	}
 	return fmt.Errorf("%q is not a size; write a positive number and a unit, such as 64KiB, 256MiB or 1GiB", text)
