@@ -1,0 +1,24 @@
+// Package proc starts and ends the child processes of the adapters. It owns how
+// a child is started (its own process group, the daemon's environment kept out,
+// files instead of pipes), how its exit is seen (a pidfd in the runtime's
+// poller: no thread and no polling per child), and how it is ended (a bounded
+// ladder that takes the whole group along).
+//
+// It promises:
+//
+//   - A child is the leader of its own process group. When it ends, for whatever
+//     reason, the rest of the group gets SIGKILL before the leader is reaped, so
+//     that the group's number cannot have passed to somebody else. What left the
+//     group by setsid is not followed.
+//   - A child ends with the daemon: PDEATHSIG is SIGKILL. The kernel sends it when
+//     the *thread* that forked ends, so all starts happen on one OS thread that
+//     is kept for the life of the daemon. Go checks in the child that the parent
+//     was not gone before the signal was armed. Grandchildren have no such
+//     signal: after kill -9 of the daemon they live on as orphans.
+//   - With [Spec].Digest what is executed is the very file that was hashed.
+//   - A child holds no file of the daemon but those that Spec names.
+//
+// The usual start is a plain fork and exec. Only a private /tmp needs work
+// between the two; for it the daemon's own binary is executed as a helper (see
+// [Child]), which mounts and then becomes the target.
+package proc
