@@ -1,0 +1,101 @@
+// Package goplugin runs hashicorp/go-plugin processes, over net/rpc and over
+// gRPC, without the plugin's Go types: calls are JSON in and JSON out. It does
+// not use go-plugin's own client, which a plugin can crash or hang.
+//
+// It owns, per instance, one process (of adapters/internal/proc), one connection
+// to it and the goroutines that drain it; all end with the process. It promises
+// that what a plugin prints, answers or announces can neither panic the daemon
+// nor use memory beyond spec.limits.payload and the constants of this package,
+// and that every wait ends with its context.
+//
+// A launch is: start (cookie and versions in the environment, stdout and stderr
+// to files), one handshake line on stdout ([parseHandshake]), dial (the process
+// at the other end of the socket must be the plugin), and then
+//
+//   - net/rpc: yamux, control and output streams, a stream dispensed per call
+//     under way; arguments and answers by the manifest's description
+//     (internal/gobwire).
+//   - gRPC: server reflection once, then dynamic messages; the plugin's output
+//     by its GRPCStdio service.
+package goplugin
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// name is the key under spec that chooses this adapter.
+const name = "goplugin"
+
+// Adapter launches go-plugin processes.
+type Adapter struct{}
+
+var (
+	_ plugin.Adapter   = (*Adapter)(nil)
+	_ plugin.Specifier = (*Adapter)(nil)
+)
+
+// New returns the adapter.
+func New() *Adapter { return &Adapter{} }
+
+// Name returns "goplugin".
+func (*Adapter) Name() string { return name }
+
+// Spec returns a pointer to the zero value of the manifest block.
+func (*Adapter) Spec() any { return &Spec{} }
+
+// Check reports every fault of m's block, and that its executable can be run.
+func (*Adapter) Check(m plugin.Manifest) error {
+	_, err := compile(m)
+	return err
+}
+
+// Launch starts the plugin and returns once a call can be made: the handshake is
+// done, and the net/rpc object dispensed or the gRPC services listed.
+func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, error) {
+	c, err := compile(l.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, startFailed("start", ctx.Err())
+	}
+	p, err := c.start(l)
+	if err != nil {
+		return nil, err
+	}
+	i, err := p.connect(ctx)
+	if err != nil {
+		p.kill()
+		return nil, err
+	}
+	return i, nil
+}
+
+// kill ends a process that did not become an instance.
+func (p *process) kill() {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = p.Stop(now, nil)
+}
+
+// startFailed gives an error of a launch its class: out of time, or worth a retry.
+func startFailed(what string, err error) error {
+	if isContext(err) {
+		return fmt.Errorf("%s: %w: %w: %w", what, plugin.ErrUnavailable, plugin.ErrDeadline, err)
+	}
+	return fmt.Errorf("%s: %w: %w", what, plugin.ErrUnavailable, err)
+}
+
+// process is a started plugin that is not connected yet.
+type process struct {
+	*proc.Process
+	compiled
+	launch plugin.Launch
+	own    *identity // nil without TLS
+	// stdout and stderr are the names of its output files.
+	stdout, stderr string
+}

@@ -1,0 +1,285 @@
+package goplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+const (
+	// windowBytes is how much may be under way without an acknowledgement. Its
+	// being fixed also turns off grpc's probing for it, which pings per message.
+	windowBytes = 1 << 20
+	// healthService is the name under which every go-plugin reports its health.
+	healthService = "plugin"
+
+	// overLimit is in grpc's own complaints about the size of a message, which
+	// have the same code as a plugin's being out of something.
+	overLimit = "message larger than max ("
+
+	shutdownMethod = "/plugin.GRPCController/Shutdown"
+)
+
+// grpcLink is the link to a gRPC plugin. grpc-go makes the connection anew when it
+// broke and the process lives on.
+type grpcLink struct {
+	*dialer
+	conn  *grpc.ClientConn
+	first chan net.Conn // holds the connection made by connectGRPC, until grpc takes it
+	known *catalog
+	transcoder
+
+	output  sync.WaitGroup
+	ended   chan struct{} // closed when the plugin's output has been read to its end
+	cancel  context.CancelFunc
+	closing context.Context
+}
+
+func connectGRPC(ctx context.Context, d *dialer) (link, error) {
+	g := &grpcLink{dialer: d, first: make(chan net.Conn, 1), ended: make(chan struct{})}
+	// Dialled here, because grpc would keep the reason of a failure to itself.
+	first, err := d.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g.first <- first
+	if g.conn, err = g.client(); err != nil {
+		_ = first.Close()
+		return nil, err
+	}
+	g.closing, g.cancel = context.WithCancel(context.Background())
+	g.output.Go(func() { defer close(g.ended); g.drain(g.closing) }) // ends with close
+	if g.known, err = reflectAll(ctx, g.conn); err == nil {
+		err = g.known.addMetadata(d.Metadata)
+	}
+	if err != nil {
+		g.close()
+		return nil, connectError(err)
+	}
+	g.transcoder = newTranscoder(g.known.types)
+	return g, nil
+}
+
+// client returns a grpc connection through dial, without names, proxies, service
+// configurations or retries.
+func (g *grpcLink) client() (*grpc.ClientConn, error) {
+	config, err := g.config()
+	if err != nil {
+		return nil, err
+	}
+	security := insecure.NewCredentials()
+	if config != nil {
+		security = credentials.NewTLS(config)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+peerName,
+		grpc.WithContextDialer(g.connection),
+		grpc.WithTransportCredentials(security),
+		grpc.WithAuthority(peerName),
+		grpc.WithInitialWindowSize(windowBytes), grpc.WithInitialConnWindowSize(windowBytes),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(g.payload), grpc.MaxCallSendMsgSize(g.payload)),
+		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithNoProxy(), grpc.WithIdleTimeout(0))
+	if err != nil {
+		return nil, startFailed("connect", err)
+	}
+	return conn, nil
+}
+
+// connection gives grpc the connection there is, and later new ones.
+func (g *grpcLink) connection(ctx context.Context, _ string) (net.Conn, error) {
+	select {
+	case first := <-g.first:
+		return first, nil
+	default:
+		return g.dial(ctx)
+	}
+}
+
+func (g *grpcLink) invoke(ctx context.Context, in plugin.Invocation, send func([]byte) error) error {
+	m := g.known.methods[in.Operation]
+	if m == nil {
+		return fmt.Errorf("%q: %w: %s", cut(in.Operation), plugin.ErrNotFound, g.known.hint(in.Operation))
+	}
+	if m.clientStreams {
+		return fmt.Errorf("%s: %w: it takes a stream of messages; unary and server-streaming methods can be invoked", m.full, plugin.ErrInvalid)
+	}
+	wire, err := g.wire(m, in.Data)
+	if err != nil {
+		return fmt.Errorf("%s: %w: argument: %w", m.full, plugin.ErrInvalid, err)
+	}
+	ctx, err = withMetadata(ctx, m, in.Metadata)
+	if err != nil {
+		return err
+	}
+	if m.serverStreams {
+		return g.stream(ctx, m, wire, send)
+	}
+	got := &answer{transcoder: g.transcoder, method: m}
+	if err := g.conn.Invoke(ctx, m.path, &request{wire}, got, withCodec); err != nil {
+		return g.failed(ctx, m.full, err)
+	}
+	return got.hand(send)
+}
+
+// hand gives the answer to send.
+func (a *answer) hand(send func([]byte) error) error {
+	if a.err != nil {
+		return fmt.Errorf("%s: %w: the answer has no JSON form: %w", a.method.full, plugin.ErrUnavailable, a.err)
+	}
+	return send(a.text)
+}
+
+// stream makes a call whose answer comes in parts. The cancel at its end frees the
+// call when send has had enough.
+func (g *grpcLink) stream(ctx context.Context, m *grpcMethod, argument []byte, send func([]byte) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := g.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, m.path, withCodec)
+	if err != nil {
+		return g.failed(ctx, m.full, err)
+	}
+	if err := s.SendMsg(&request{argument}); err != nil && err != io.EOF { // io.EOF: RecvMsg says why
+		return g.failed(ctx, m.full, err)
+	}
+	if err := s.CloseSend(); err != nil {
+		return g.failed(ctx, m.full, err)
+	}
+	for {
+		part := &answer{transcoder: g.transcoder, method: m}
+		if err := s.RecvMsg(part); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return g.failed(ctx, m.full, err)
+		}
+		if err := part.hand(send); err != nil {
+			return err
+		}
+	}
+}
+
+func (g *grpcLink) streams(operation string) bool {
+	m := g.known.methods[operation]
+	return m != nil && m.serverStreams
+}
+
+func (g *grpcLink) operations() []plugin.Operation { return g.known.operations() }
+
+// failed sorts a status: what grpc itself says, the end of our time, a broken
+// line, or the plugin's own no.
+func (g *grpcLink) failed(ctx context.Context, operation string, err error) error {
+	s := status.Convert(err)
+	switch code := s.Code(); {
+	case code == codes.DeadlineExceeded && isOver(ctx):
+		return fmt.Errorf("%s: %w: %s", operation, plugin.ErrDeadline, s.Message())
+	case ctx.Err() != nil || code == codes.Unavailable || code == codes.Canceled:
+		return broken(ctx, operation, errors.New(s.Message()))
+	case code == codes.Unimplemented:
+		return fmt.Errorf("%s: %w: %s", operation, plugin.ErrNotFound, s.Message())
+	case code == codes.ResourceExhausted && strings.Contains(s.Message(), overLimit):
+		return fmt.Errorf("%s: %w: over spec.limits.payload or the plugin's own limit: %s", operation, plugin.ErrInvalid, s.Message())
+	}
+	no := &plugin.Refusal{Code: s.Code().String(), Message: s.Message()}
+	if details := s.Proto().GetDetails(); len(details) > 0 {
+		no.Details = g.details(s)
+	}
+	return no
+}
+
+// isOver reports that the deadline has passed, which the plugin may notice
+// before the timer of ctx does.
+func isOver(ctx context.Context) bool {
+	end, ok := ctx.Deadline()
+	return ok && !time.Now().Before(end)
+}
+
+// details writes a status's details as a JSON array; one of a type that the
+// plugin does not describe is left as its name.
+func (g *grpcLink) details(s *status.Status) plugin.RawJSON {
+	list := []byte{'['}
+	for i, detail := range s.Proto().GetDetails() {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		data, err := g.out.Marshal(detail)
+		if err != nil {
+			data = fmt.Appendf(nil, `{"@type":%q}`, detail.GetTypeUrl())
+		}
+		list = append(list, data...)
+	}
+	return append(list, ']')
+}
+
+func (g *grpcLink) probe(ctx context.Context) error {
+	answer, err := healthpb.NewHealthClient(g.conn).Check(ctx, &healthpb.HealthCheckRequest{Service: healthService})
+	switch code := status.Code(err); {
+	case err == nil && answer.GetStatus() != healthpb.HealthCheckResponse_SERVING:
+		return fmt.Errorf("health: %w: the plugin says %s", plugin.ErrUnavailable, answer.GetStatus())
+	case err == nil, code == codes.Unimplemented, code == codes.NotFound:
+		return nil // a plugin without the health service has answered too
+	}
+	return broken(ctx, "health", err)
+}
+
+// quit asks the controller. It stops hard, so that a broken line is an answer.
+func (g *grpcLink) quit(ctx context.Context) error {
+	err := g.conn.Invoke(ctx, shutdownMethod, &emptypb.Empty{}, &emptypb.Empty{})
+	if status.Code(err) == codes.Unavailable && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+func (g *grpcLink) drained() <-chan struct{} { return g.ended }
+
+func (g *grpcLink) close() {
+	g.cancel()
+	_ = g.conn.Close()
+	g.output.Wait()
+	select {
+	case first := <-g.first:
+		_ = first.Close()
+	default:
+	}
+}
+
+// withMetadata adds the manifest's metadata and the caller's to the call.
+func withMetadata(ctx context.Context, m *grpcMethod, given map[string]string) (context.Context, error) {
+	if len(m.metadata) == 0 && len(given) == 0 {
+		return ctx, nil
+	}
+	md := make(metadata.MD, len(m.metadata)+len(given))
+	for key, value := range given {
+		if !metadataPattern.MatchString(key) || !printable(value) {
+			return nil, fmt.Errorf("%s: %w: metadata %q: use a-z, 0-9, hyphen, dot and _ for keys and printable ASCII for values", m.full, plugin.ErrInvalid, cut(key))
+		}
+		md.Set(key, value)
+	}
+	for key, value := range m.metadata { // the manifest's wins
+		md.Set(key, value)
+	}
+	return metadata.NewOutgoingContext(ctx, md), nil
+}
+
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] > 0x7e {
+			return false
+		}
+	}
+	return true
+}
