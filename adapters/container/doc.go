@@ -1,0 +1,38 @@
+// Package container runs plugins as containers, through the Docker Engine API.
+//
+// A service is a container that serves HTTP: its port is published on a free
+// loopback port, an invocation is an HTTP request, and it is ready when the port
+// answers. A job is a container that reads its input from standard input, and
+// whose exit is the result.
+//
+// What it owns: the containers it creates, which carry the labels below, and
+// nothing else of the engine; images that it pulled stay. What it promises:
+//
+//   - Create, attach, wait, start, in that order, so that no byte of output and no
+//     exit is missed; the engine's own restart policy and auto-removal are never
+//     used. A container is removed, with its anonymous volumes, once its exit is
+//     known and its output is read. One that cannot start is removed too.
+//   - Output is always read, so that a plugin never blocks on the daemon. The
+//     engine keeps a second, bounded copy for `docker logs`.
+//   - An engine that goes away for a while does not make its plugins dead: an
+//     exit is only reported when an engine has said so.
+//   - A container outlives the daemon's death; the next daemon with the same
+//     node name sweeps it (Sweep).
+//   - An image is created by its id, after spec.digest was compared with its id
+//     and its registry digests, so that a tag that moves cannot slip in between.
+//
+// Containers may ask nothing back yet (plugin.Host is not used), and registries
+// are asked without credentials. A service needs an engine on this machine.
+package container
+
+// The labels of every container of ours. They, not names, tell whose it is.
+const (
+	labelNode     = "dev.patchbay.node"     // the daemon's identity
+	labelPlugin   = "dev.patchbay.plugin"   // the manifest's name
+	labelInstance = "dev.patchbay.instance" // plugin.Launch.ID
+	labelImage    = "dev.patchbay.image"    // the image as the manifest names it
+	labelVersion  = "dev.patchbay.version"  // of these labels' meaning
+)
+
+// labelsVersion changes when the labels' meaning does.
+const labelsVersion = "1"
