@@ -37,5 +37,6 @@ test/ensure-docker.sh image
 failed=0
 test/fuzz.sh "${FUZZ_SECONDS:-3}" || failed=1
 (cd test/upstream && "$go" test -race -timeout "$timeout" ./...) || failed=1
-"$go" test -race -timeout "$timeout" ./... || failed=1
+# The daemon of the stories has the race detector too.
+E2E_RACE=1 "$go" test -race -timeout "$timeout" ./... || failed=1
 exit $failed

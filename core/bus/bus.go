@@ -49,6 +49,8 @@ type Options struct {
 	NoInvocationEvents bool
 	// Log may be nil.
 	Log *slog.Logger
+
+	patience time.Duration // usualPatience when 0; tests of order want more
 }
 
 // Bus is one daemon's link to NATS. It is safe for concurrent use.
@@ -102,6 +104,9 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	}
 	if o.Node == "" {
 		o.Node = "local"
+	}
+	if o.patience == 0 {
+		o.patience = usualPatience
 	}
 	if o.URL == "" && o.Dir == "" {
 		return nil, fmt.Errorf("bus: %w: neither a folder nor the URL of a server", plugin.ErrInvalid)

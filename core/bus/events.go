@@ -27,10 +27,10 @@ const (
 	groupBytesMax = 4 << 20
 	// asyncPendingMax is over groupMax, so that publishing never stalls.
 	asyncPendingMax = 4096
-	// patience is how long live followers wait for a bus that is up but hangs;
+	// usualPatience is how long live followers wait for a bus that is up but hangs;
 	// then they get events without a sequence. A slow disk must not look like
 	// that: whoever resumes would see those events twice.
-	patience = 500 * time.Millisecond
+	usualPatience = 500 * time.Millisecond
 	// retryEvery is how soon a bus that is down is tried again.
 	retryEvery = 250 * time.Millisecond
 )
@@ -288,7 +288,7 @@ func (b *Bus) commit(group []queuedEvent, m *nats.Msg) (first uint64, err error)
 			answers <- answer
 		}
 	}()
-	late := time.NewTicker(patience)
+	late := time.NewTicker(b.o.patience)
 	defer late.Stop()
 	link := b.conns[eventing].Stats().Reconnects
 	for {
@@ -340,7 +340,7 @@ func (b *Bus) storeOneByOne(group []queuedEvent) (int, error) {
 		}
 		futures = append(futures, f)
 	}
-	late := time.NewTicker(patience)
+	late := time.NewTicker(b.o.patience)
 	defer late.Stop()
 	for i := 0; i < len(futures); {
 		select {

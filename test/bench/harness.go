@@ -91,9 +91,9 @@ func newHarness(e effort, out io.Writer) (*harness, error) {
 
 func (h *harness) close() { _ = os.RemoveAll(h.dir) }
 
-func (h *harness) patchbay() string           { return filepath.Join(h.bin, "patchbay") }
-func (h *harness) plugin(name string) string  { return filepath.Join(h.bin, "plugins", name) }
-func (h *harness) temp(name string) string    { return filepath.Join(h.dir, name) }
+func (h *harness) patchbay() string            { return filepath.Join(h.bin, "patchbay") }
+func (h *harness) plugin(name string) string   { return filepath.Join(h.bin, "plugins", name) }
+func (h *harness) temp(name string) string     { return filepath.Join(h.dir, name) }
 func (h *harness) say(format string, a ...any) { fmt.Fprintf(h.out, format+"\n", a...) }
 
 // repository is the folder of go.mod, here or above.

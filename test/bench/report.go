@@ -51,7 +51,9 @@ func absolute(name, unit string, ours float64, limit bar) row {
 }
 
 // unmeasured is a row that says why there is no figure.
-func unmeasured(name, unit, why string) row { return row{Name: name, Unit: unit, Note: "not measured: " + why} }
+func unmeasured(name, unit, why string) row {
+	return row{Name: name, Unit: unit, Note: "not measured: " + why}
+}
 
 func (r *row) judge(v float64, b bar) {
 	r.Bar = b.String()
