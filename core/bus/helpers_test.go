@@ -102,7 +102,9 @@ func open(t testing.TB, o Options) *Bus {
 // both runs a test against the embedded and against an external server.
 func both(t *testing.T, test func(t *testing.T, b *Bus)) {
 	t.Run("embedded", func(t *testing.T) { test(t, open(t, Options{patience: time.Minute})) })
-	t.Run("external", func(t *testing.T) { test(t, open(t, Options{URL: startExternal(t).s.ClientURL(), patience: time.Minute})) })
+	t.Run("external", func(t *testing.T) {
+		test(t, open(t, Options{URL: startExternal(t).s.ClientURL(), patience: time.Minute}))
+	})
 }
 
 // eventually waits for what another goroutine or server does.

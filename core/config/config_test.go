@@ -109,3 +109,20 @@ func TestFolder_runDirIsShort(t *testing.T) {
 		t.Errorf("the run folder outlives the daemon: %v", err)
 	}
 }
+
+func TestAdvertise_takesBackWhatAKilledDaemonLeft(t *testing.T) {
+	f, err := config.OpenFolder(filepath.Join(t.TempDir(), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Advertise("127.0.0.1:1", "nats://127.0.0.1:2", "token"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Advertise("127.0.0.1:1", "", ""); err != nil { // the next one, with --nats-listen off
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(f.Path, config.NATSAddressFile)); !os.IsNotExist(err) {
+		t.Errorf("the address of a listener that is gone: %v", err)
+	}
+}

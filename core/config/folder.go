@@ -101,7 +101,20 @@ func (f *Folder) Write(name, line string) error {
 	if err != nil {
 		return err
 	}
-	return os.Rename(path+".part", path)
+	if err := os.Rename(path+".part", path); err != nil {
+		return err
+	}
+	return syncFolder(f.Path)
+}
+
+// syncFolder brings a renaming to the disk: a node that came back without its name
+// would not know its containers.
+func syncFolder(path string) error {
+	folder, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // Advertise writes down where clients on this machine find the daemon. Without a
@@ -110,6 +123,8 @@ func (f *Folder) Advertise(apiAddress, natsAddress, natsToken string) error {
 	files := map[string]string{APIAddressFile: "http://" + apiAddress}
 	if natsAddress != "" {
 		files[NATSAddressFile], files[NATSTokenFile] = natsAddress, natsToken
+	} else if err := os.Remove(filepath.Join(f.Path, NATSAddressFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("data folder: %w", err) // of a daemon that was killed
 	}
 	for name, line := range files {
 		if err := f.Write(name, line); err != nil {

@@ -146,6 +146,10 @@ func classify(ctx context.Context, in plugin.Invocation, err error) (error, stri
 		return refusal, "refused"
 	}
 	err = fmt.Errorf("plugin %s: %s: %w", in.Plugin, in.Operation, err)
+	late := errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), context.DeadlineExceeded)
+	if late && !errors.Is(err, plugin.ErrDeadline) { // "unavailable: context deadline exceeded" is the deadline
+		return fmt.Errorf("%w: %w", plugin.ErrDeadline, err), "deadline"
+	}
 	for _, c := range classes {
 		if errors.Is(err, c.err) {
 			return err, c.word

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -49,6 +50,9 @@ func (i *instance) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 	case "hang":
 		<-ctx.Done()
 		return plugin.Result{}, ctx.Err()
+	case "late":
+		<-ctx.Done()
+		return plugin.Result{}, fmt.Errorf("call: %w: %w", plugin.ErrUnavailable, ctx.Err())
 	case "break":
 		return plugin.Result{}, io.ErrUnexpectedEOF
 	case "big":
@@ -134,6 +138,7 @@ func TestInvoke_outcomes(t *testing.T) {
 	}{
 		{"p", "seen", 10, nil, "", "ok"},
 		{"p", "hang", 0, plugin.ErrDeadline, "", "deadline"},
+		{"p", "late", 0, plugin.ErrDeadline, "", "deadline"},
 		{"p", "break", 0, plugin.ErrUnavailable, "plugin p: break: unexpected EOF", "unavailable"},
 		{"p", "big", 0, plugin.ErrUnavailable, "spec.limits.payload allows 1000", "unavailable"},
 		{"p", "none", 0, plugin.ErrNotFound, "plugin p: none", "not-found"},
@@ -217,7 +222,7 @@ func TestHost_emit(t *testing.T) {
 			t.Errorf("got %+v, want an event of p", e)
 		}
 		for _, bad := range []plugin.Event{
-			{Type: ""}, {Type: "a b"}, {Type: strings.Repeat("x", 200)}, {Type: "ok", Data: plugin.RawJSON(`{`)},
+			{Type: ""}, {Type: "a b"}, {Type: plugin.EventState}, {Type: strings.Repeat("x", 200)}, {Type: "ok", Data: plugin.RawJSON(`{`)},
 			{Type: "ok", Data: plugin.RawJSON(`"` + strings.Repeat("x", plugin.EventDataBytesMax) + `"`)},
 		} {
 			if err := host.Emit(t.Context(), bad); !errors.Is(err, plugin.ErrInvalid) {

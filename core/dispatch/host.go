@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,6 +31,10 @@ type Host struct {
 
 var _ plugin.Host = Host{}
 
+// reserved begins the types of the core's own events: who reads "state" has to be
+// able to believe it.
+const reserved = "dev.patchbay."
+
 type depthKey struct{}
 
 // Emit publishes an event of the plugin.
@@ -37,6 +42,8 @@ func (h Host) Emit(_ context.Context, e plugin.Event) error {
 	switch {
 	case !eventType.MatchString(e.Type):
 		return fmt.Errorf("%w: event type %q: want 1 to 128 letters, digits, '.', '_', '-' or '/'", plugin.ErrInvalid, e.Type)
+	case strings.HasPrefix(e.Type, reserved):
+		return fmt.Errorf("%w: event type %q: %s is for Patchbay's own; use a prefix of yours", plugin.ErrInvalid, e.Type, reserved)
 	case len(e.Data) > plugin.EventDataBytesMax:
 		return fmt.Errorf("%w: event data has %d bytes, at most %d are allowed", plugin.ErrInvalid, len(e.Data), plugin.EventDataBytesMax)
 	case len(e.Data) > 0 && !json.Valid(e.Data):

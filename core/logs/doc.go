@@ -9,7 +9,8 @@
 //   - Lines of one stream keep their order and are counted; a gap in the count is
 //     told by the next line's Dropped. Nothing is dropped of a file unless more
 //     than 256 MiB of it are unread: while the bus is down its lines stay in the
-//     file. Of a writer the oldest batches are dropped beyond 16,384 lines.
+//     file. Of a writer the oldest batches are dropped beyond 16,384 lines or
+//     8 MiB.
 //   - Followers get each line once, in the order of the bus, with the ID under
 //     which history has it: history and the live tail join without gap or repeat,
 //     and a follower that was too slow goes on from history. While the bus is down

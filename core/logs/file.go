@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
 const (
@@ -20,6 +23,10 @@ const (
 	backlogBytesMax = 256 << 20
 	// backlogKept is what is still read of a flood that was skipped.
 	backlogKept = 1 << 20
+	// busyEvery is how often a growing file is looked at: well within batchAgeMax.
+	// One that has not grown for quietAfter is watched instead; pollEvery is for
+	// machines that cannot watch it.
+	busyEvery, quietAfter, pollEvery = 5 * time.Millisecond, 100 * time.Millisecond, 20 * time.Millisecond
 	// freeStep is what is freed at once, and the head of a file that never is:
 	// adapters may read handshakes from there.
 	freeStep = 1 << 20
@@ -36,6 +43,7 @@ type follower struct {
 	once   sync.Once
 
 	offset int64 // read to here
+	armed  bool  // wake will be told of the next growth
 	freed  int64 // freed to here; guarded by log.mu
 	cutter cutter
 }
@@ -47,11 +55,20 @@ func (l *Log) follow(s *stream, path string) (*follower, error) {
 		return nil, fmt.Errorf("follow: %w", err)
 	}
 	f := &follower{
-		log: l, stream: s, file: file, freed: freeStep,
+		log: l, stream: s, file: file, freed: l.head(s.name),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	go f.run(path) // ends with finish, which waits for it
 	return f, nil
+}
+
+// head is how much of a stream's file is never freed: what Stdout shows, at least
+// freeStep.
+func (l *Log) head(name plugin.LogStream) int64 {
+	if name != plugin.Stdout {
+		return freeStep
+	}
+	return (int64(l.captureBytesMax)/freeStep + 1) * freeStep
 }
 
 // finish reads what has been written and ends.
@@ -62,14 +79,17 @@ func (f *follower) finish() {
 
 func (f *follower) run(path string) {
 	defer close(f.ended) // the file is closed by Close: shipping still frees parts of it
-	id, watched := f.log.hub.watcher.add(path, f.wake)
-	if watched {
-		defer f.log.hub.watcher.remove(id)
-	}
+	f.log.hub.watcher.join()
+	defer f.log.hub.watcher.leave()
 	buf := make([]byte, readBytes)
-	for {
+	for grown := time.Now(); ; {
 		last := stopped(f.stop) // asked before reading: what comes later is not promised
-		if err := f.readAll(buf); err != nil {
+		before := f.offset
+		until := int64(math.MaxInt64)
+		if last {
+			until = f.size() // whoever still writes must not keep us here
+		}
+		if err := f.readAll(buf, until); err != nil {
 			f.log.hub.options.Log.Warn("a plugin's output cannot be read", "plugin", f.log.plugin, "instance", f.log.instance, "error", err)
 			return
 		}
@@ -77,7 +97,10 @@ func (f *follower) run(path string) {
 			f.cutter.finish(f.line(time.Now()))
 			return
 		}
-		f.wait(watched)
+		if f.offset != before {
+			grown = time.Now()
+		}
+		f.wait(path, time.Since(grown) > quietAfter)
 	}
 }
 
@@ -90,24 +113,50 @@ func stopped(c <-chan struct{}) bool {
 	}
 }
 
-func (f *follower) wait(watched bool) {
-	if watched {
-		select {
-		case <-f.wake:
-		case <-f.stop:
+// wait returns when the file may have grown: by the clock while it grows, else
+// when it does.
+func (f *follower) wait(path string, quiet bool) {
+	every := busyEvery
+	if quiet && !f.armed {
+		f.armed = f.log.hub.watcher.arm(path, f.wake)
+		every = 0 // it may have grown just before
+		if !f.armed {
+			every = pollEvery
 		}
-		return
+	}
+	var clock <-chan time.Time
+	if !f.armed || every == 0 {
+		timer := time.NewTimer(every)
+		defer timer.Stop()
+		clock = timer.C
 	}
 	select {
-	case <-time.After(pollEvery):
+	case <-f.wake:
+		f.armed = false
+	case <-clock:
 	case <-f.stop:
 	}
 }
 
-// readAll reads up to the file's present end.
-func (f *follower) readAll(buf []byte) error {
-	for {
-		n, err := f.file.ReadAt(buf, f.offset)
+// size is the file's; what cannot be asked for is no bound.
+func (f *follower) size() int64 {
+	info, err := f.file.Stat()
+	if err != nil {
+		return math.MaxInt64
+	}
+	return info.Size()
+}
+
+// flooded reports that far too much is unread. It is for the follower's goroutine.
+func (f *follower) flooded() bool {
+	info, err := f.file.Stat()
+	return err == nil && info.Size()-f.offset > backlogBytesMax
+}
+
+// readAll reads up to the file's present end, and not beyond until.
+func (f *follower) readAll(buf []byte, until int64) error {
+	for f.offset < until {
+		n, err := f.file.ReadAt(buf[:min(int64(len(buf)), until-f.offset)], f.offset)
 		if n > 0 {
 			f.offset += int64(n)
 			f.cutter.write(buf[:n], f.line(time.Now()))
@@ -123,6 +172,7 @@ func (f *follower) readAll(buf []byte) error {
 			return err
 		}
 	}
+	return nil
 }
 
 func (f *follower) line(now time.Time) func([]byte, bool) {
@@ -145,6 +195,7 @@ func (f *follower) skipFlood(buf []byte) error {
 		return err
 	}
 	lines, until := uint64(0), info.Size()-backlogKept
+	f.cutter.rest = f.cutter.rest[:0] // its end is skipped: it counts as the first that is lost
 	for f.offset < until {
 		n, err := f.file.ReadAt(buf[:min(int64(len(buf)), until-f.offset)], f.offset)
 		if n == 0 && err != nil {

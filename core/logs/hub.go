@@ -32,6 +32,7 @@ type Options struct {
 type Hub struct {
 	options Options
 	watcher watcher
+	order   order
 
 	mu        sync.Mutex
 	followers map[*tail]struct{}
@@ -212,6 +213,8 @@ func (r *reader) history(ctx context.Context) bool {
 		case err != nil:
 			r.yield(plugin.LogLine{}, fmt.Errorf("logs: %w", err))
 			return false
+		case line.Sequence > 0 && line.Sequence <= r.told[source(line)]:
+			r.last = line.ID // told without it, while the bus was down
 		case !r.one(line):
 			return false
 		}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,16 +13,19 @@ import (
 )
 
 const (
-	// batchLinesMax and batchBytesMax make a message: packing more gains little,
-	// and both keep it far from NATS's 1 MiB.
-	batchLinesMax, batchBytesMax = 256, 64 << 10
+	// batchLines is a usual message. When more than pressureLines wait, messages
+	// grow to batchLinesMax, so that a flood waits for fewer acknowledgements.
+	batchLines, batchLinesMax, pressureLines = 256, 1024, 1024
+	// batchBytesMax, one more line of 64 KiB and what encoding adds to both (six
+	// bytes for one, at worst) stay within NATS's 1 MiB.
+	batchBytesMax = 80 << 10
 	// batchAgeMax is how long a line waits for others: less than people notice.
 	batchAgeMax = 50 * time.Millisecond
 	// queueLinesMax bounds what one instance keeps in memory for a bus that is
 	// slow or down: some 2 MiB of usual lines.
 	queueLinesMax = 16 << 10
-	// ringLinesMax is what Tail can show: twenty crash reports.
-	ringLinesMax = 1000
+	// queueBytesMax bounds the same for long lines, which could be 1 GiB.
+	queueBytesMax = 8 << 20
 	// closeMax is how long Close waits for the bus.
 	closeMax = 2 * time.Second
 	// retryEvery is how soon a bus that is down is tried again.
@@ -37,10 +41,10 @@ type Log struct {
 
 	mu       sync.Mutex
 	streams  map[plugin.LogStream]*stream
-	ring     []plugin.LogLine
-	oldest   int // of the ring, once it is full
+	ring     ring
 	queue    []*batch
 	queued   int           // lines in queue
+	bytes    int           // of them
 	shipping bool          // a goroutine ships
 	hurry    chan struct{} // told when a batch is full or all must go
 	room     sync.Cond     // told when queue has shrunk, or closing
@@ -71,7 +75,14 @@ type batch struct {
 	told   bool  // followers have it, without IDs
 }
 
-func (b *batch) full() bool { return len(b.lines) >= batchLinesMax || b.bytes >= batchBytesMax }
+// full reports whether a batch travels as it is, with so many lines waiting.
+func (b *batch) full(waiting int) bool {
+	lines := batchLines
+	if waiting > pressureLines {
+		lines = batchLinesMax
+	}
+	return len(b.lines) >= lines || b.bytes >= batchBytesMax
+}
 
 // File opens a stream for a child process.
 func (l *Log) File(name plugin.LogStream) (*os.File, error) {
@@ -160,28 +171,21 @@ func (l *Log) add(s *stream, text []byte, cut bool, now time.Time, full policy) 
 	lift(&line, now)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for full == waitForRoom && l.queued >= queueLinesMax && !l.abandoned() {
+	for full == waitForRoom && l.crowded() && !l.abandoned() && !s.file.flooded() {
 		l.room.Wait()
-	}
-	if l.queued >= queueLinesMax {
-		l.dropOldest()
 	}
 	s.sequence++
 	line.Sequence, line.Dropped = s.sequence, s.dropped
+	l.ring.push(line)
+	if !l.makeRoom(full) {
+		s.dropped++
+		return
+	}
 	s.dropped = 0
-	l.keep(line)
 	l.enqueue(s, line, len(text))
 }
 
-// keep puts a line into the ring.
-func (l *Log) keep(line plugin.LogLine) {
-	if len(l.ring) < ringLinesMax {
-		l.ring = append(l.ring, line)
-		return
-	}
-	l.ring[l.oldest] = line
-	l.oldest = (l.oldest + 1) % ringLinesMax
-}
+func (l *Log) crowded() bool { return l.queued >= queueLinesMax || l.bytes >= queueBytesMax }
 
 // enqueue puts a line into its stream's open batch, or a new one.
 func (l *Log) enqueue(s *stream, line plugin.LogLine, size int) {
@@ -192,9 +196,11 @@ func (l *Log) enqueue(s *stream, line plugin.LogLine, size int) {
 		l.queue = append(l.queue, b)
 	}
 	b.lines = append(b.lines, line)
-	b.bytes += size + len(line.Fields)
+	size += len(line.Fields)
+	b.bytes += size
+	l.bytes += size
 	l.queued++
-	if b.full() {
+	if b.full(l.queued) {
 		s.open = nil
 		poke(l.hurry)
 	}
@@ -204,32 +210,56 @@ func (l *Log) enqueue(s *stream, line plugin.LogLine, size int) {
 	}
 }
 
-// dropOldest gives up the oldest batch that is not being shipped.
-func (l *Log) dropOldest() {
-	if len(l.queue) < 2 {
-		return
+// makeRoom gives up the oldest batches, but not the first, which may be on its way.
+// A writer may not crowd out what a file could still keep: false, if there is
+// nothing else.
+func (l *Log) makeRoom(full policy) bool {
+	for i := 1; l.crowded(); {
+		switch {
+		case i >= len(l.queue):
+			return false
+		case full == dropOldest && l.queue[i].stream.file != nil:
+			i++
+		default:
+			l.drop(i)
+		}
 	}
-	b := l.queue[1] // the first may be on its way
-	l.queue = append(l.queue[:1], l.queue[2:]...)
+	return true
+}
+
+// drop gives up a batch. The next line of its stream tells.
+func (l *Log) drop(i int) {
+	b, lost := l.queue[i], uint64(0)
+	for _, line := range b.lines {
+		lost += 1 + line.Dropped
+	}
+	l.queue = slices.Delete(l.queue, i, i+1)
 	l.queued -= len(b.lines)
+	l.bytes -= b.bytes
 	if b.stream.open == b {
 		b.stream.open = nil
 	}
-	for _, line := range b.lines {
-		b.stream.dropped += 1 + line.Dropped
+	for _, next := range l.queue[i:] {
+		if next.stream == b.stream {
+			next.missed(lost)
+			return
+		}
 	}
+	b.stream.dropped += lost
+}
+
+func (b *batch) missed(lost uint64) {
+	if b.told {
+		b.lines = slices.Clone(b.lines) // followers read the others
+	}
+	b.lines[0].Dropped += lost
 }
 
 // Tail returns the last n lines, oldest first.
 func (l *Log) Tail(n int) []plugin.LogLine {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n = min(n, len(l.ring))
-	out := make([]plugin.LogLine, 0, n)
-	for i := len(l.ring) - n; i < len(l.ring); i++ {
-		out = append(out, l.ring[(l.oldest+i)%len(l.ring)])
-	}
-	return out
+	return l.ring.last(n)
 }
 
 // Stdout returns what a job printed to stdout, at most bytesMax bytes, and
@@ -237,11 +267,12 @@ func (l *Log) Tail(n int) []plugin.LogLine {
 func (l *Log) Stdout(bytesMax int) (data []byte, whole bool) {
 	l.mu.Lock()
 	s := l.streams[plugin.Stdout]
+	isFile := s != nil && s.file != nil
 	l.mu.Unlock()
 	if s == nil {
 		return nil, true
 	}
-	if s.file != nil {
+	if isFile {
 		return readHead(filepath.Join(l.dir, string(plugin.Stdout)+".log"), bytesMax)
 	}
 	s.writing.Lock()

@@ -15,15 +15,14 @@ func (l *Log) ship() {
 		if b == nil {
 			return
 		}
+		ticket := l.hub.order.begin()
 		sequence, err := l.hub.options.Publish(l.plugin, l.instance, b.stream.name, b.lines)
 		if err == nil {
-			l.done(b, sequence)
+			l.done(b, ticket, sequence)
 			continue
 		}
-		if !b.told {
-			b.told = true
-			l.hub.tell(b.lines)
-		}
+		l.hub.order.end(ticket, 0, nil, nil)
+		l.tellEarly()
 		if !l.pause() {
 			l.abandon()
 			return
@@ -31,8 +30,30 @@ func (l *Log) ship() {
 	}
 }
 
-// next waits until the oldest batch is full, old enough, or must go because the
-// log closes. It returns nil, and the goroutine is over, when none is left.
+// tellEarly shows followers everything that the bus does not take now, without
+// IDs.
+func (l *Log) tellEarly() {
+	l.mu.Lock()
+	var early [][]plugin.LogLine
+	for _, b := range l.queue {
+		if b.told {
+			continue
+		}
+		b.told = true // and complete: what comes now is told with another
+		if b.stream.open == b {
+			b.stream.open = nil
+		}
+		early = append(early, b.lines)
+	}
+	l.room.Broadcast() // a flood is noticed by those who wait
+	l.mu.Unlock()
+	for _, lines := range early {
+		l.hub.tell(lines)
+	}
+}
+
+// next waits until the oldest batch is full, old enough, or must go because
+// nothing more will come. It returns nil, and the goroutine is over, when none is left.
 func (l *Log) next() *batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -44,7 +65,7 @@ func (l *Log) next() *batch {
 		}
 		b := l.queue[0]
 		left := batchAgeMax - time.Since(b.began)
-		if b.full() || left <= 0 || b.told || l.closed() {
+		if b.stream.open != b || left <= 0 || b.told || l.shipped != nil {
 			if b.stream.open == b {
 				b.stream.open = nil
 			}
@@ -55,7 +76,6 @@ func (l *Log) next() *batch {
 		select {
 		case <-timer.C:
 		case <-l.hurry:
-		case <-l.closing:
 		}
 		timer.Stop()
 		l.mu.Lock()
@@ -64,19 +84,22 @@ func (l *Log) next() *batch {
 
 // done gives the lines of a stored batch their IDs, tells the followers, and
 // frees what it held.
-func (l *Log) done(b *batch, sequence uint64) {
+func (l *Log) done(b *batch, ticket, sequence uint64) {
+	var lines []plugin.LogLine
 	if !b.told {
+		lines = b.lines
 		prefix := strconv.FormatUint(sequence, 10) + "."
-		for i := range b.lines {
-			b.lines[i].ID = prefix + strconv.Itoa(i+1)
+		for i := range lines {
+			lines[i].ID = prefix + strconv.Itoa(i+1)
 		}
-		l.hub.tell(b.lines)
 	}
+	l.hub.order.end(ticket, sequence, lines, l.hub.tell)
 	l.mu.Lock()
 	l.queue[0] = nil
 	l.queue = l.queue[1:]
 	l.queued -= len(b.lines)
-	if file := b.stream.file; file != nil && l.captureBytesMax == 0 {
+	l.bytes -= b.bytes
+	if file := b.stream.file; file != nil {
 		file.free(b.upto)
 	}
 	l.room.Broadcast()
@@ -99,14 +122,17 @@ func (l *Log) pause() bool {
 }
 
 // abandoned reports that Close has given up waiting. The caller holds mu.
-func (l *Log) abandoned() bool { return l.giveUpAt != (time.Time{}) && time.Now().After(l.giveUpAt) }
+func (l *Log) abandoned() bool { return !l.giveUpAt.IsZero() && !time.Now().Before(l.giveUpAt) }
 
 // abandon gives up what is queued.
 func (l *Log) abandon() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lost := l.queued
-	l.queue, l.queued, l.shipping = nil, 0, false
+	l.queue, l.queued, l.bytes, l.shipping = nil, 0, 0, false
+	for _, s := range l.streams {
+		s.open = nil
+	}
 	l.tellShipped()
 	l.room.Broadcast()
 	l.hub.options.Log.Warn("log lines were lost: the bus did not take them", "plugin", l.plugin, "instance", l.instance, "lines", lost)
@@ -146,7 +172,8 @@ func (l *Log) Close() {
 	}
 	l.mu.Lock()
 	shipped := make(chan struct{})
-	l.shipped = shipped
+	l.shipped = shipped // from here on nothing waits for others
+	poke(l.hurry)
 	if !l.shipping {
 		l.tellShipped()
 	}

@@ -3,69 +3,62 @@ package logs
 import (
 	"os"
 	"sync"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// pollEvery is how often files are looked at when the machine has no inotify
-// instance or watch left.
-const pollEvery = 20 * time.Millisecond
-
-// watcher tells when files grow, with one inotify instance for all of them (a
-// user has 128 by default) and one goroutine, which ends with the last file.
+// watcher wakes followers of quiet files, with one inotify instance for all of
+// them (a user has 128 by default) and one goroutine, which ends with the last
+// follower. A watch is good for one event: an armed one costs the writer half of
+// its speed, so a file that grows is looked at by the clock instead.
 type watcher struct {
 	mu      sync.Mutex
-	inotify *os.File
-	fd      int // inotify's own: os.File.Fd would make it block
+	users   int
+	inotify *os.File // nil: the machine has no instance left
+	fd      int      // inotify's own: os.File.Fd would make it block
 	wakes   map[int32]chan struct{}
 }
 
-// add watches a file. wake is told when it may have grown; false means that the
-// caller has to look by itself every pollEvery.
-func (w *watcher) add(path string, wake chan struct{}) (id int32, watched bool) {
+// join is called by each follower before its first arm, and leave after its last.
+func (w *watcher) join() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.inotify == nil && !w.open() {
-		return 0, false
+	if w.users++; w.users > 1 {
+		return
 	}
-	wd, err := unix.InotifyAddWatch(w.fd, path, unix.IN_MODIFY)
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		w.closeIfUnused()
-		return 0, false
+		return
 	}
-	w.wakes[int32(wd)] = wake
-	return int32(wd), true
+	w.fd, w.inotify, w.wakes = fd, os.NewFile(uintptr(fd), "inotify"), map[int32]chan struct{}{}
+	go w.read(w.inotify) // ends when the last follower leaves
 }
 
-func (w *watcher) open() bool {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+func (w *watcher) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.users--; w.users > 0 || w.inotify == nil {
+		return
+	}
+	go func(inotify *os.File) { _ = inotify.Close() }(w.inotify) // the kernel takes 15 ms for it
+	w.inotify = nil
+}
+
+// arm has wake told once when the file grows from now on. It reports false when
+// the machine cannot watch it.
+func (w *watcher) arm(path string, wake chan struct{}) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.inotify == nil {
+		return false
+	}
+	wd, err := unix.InotifyAddWatch(w.fd, path, unix.IN_MODIFY|unix.IN_ONESHOT)
 	if err != nil {
 		return false
 	}
-	w.fd, w.inotify = fd, os.NewFile(uintptr(fd), "inotify")
-	w.wakes = map[int32]chan struct{}{}
-	go w.read(w.inotify) // ends when the last file is removed
+	w.wakes[int32(wd)] = wake
 	return true
-}
-
-// remove forgets a file.
-func (w *watcher) remove(id int32) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if _, ok := w.wakes[id]; ok {
-		_, _ = unix.InotifyRmWatch(w.fd, uint32(id)) // the file may be gone already
-		delete(w.wakes, id)
-		w.closeIfUnused()
-	}
-}
-
-func (w *watcher) closeIfUnused() {
-	if len(w.wakes) == 0 && w.inotify != nil {
-		_ = w.inotify.Close()
-		w.inotify = nil
-	}
 }
 
 func (w *watcher) read(inotify *os.File) {
@@ -78,22 +71,26 @@ func (w *watcher) read(inotify *os.File) {
 		for at := 0; at+unix.SizeofInotifyEvent <= n; {
 			event := (*unix.InotifyEvent)(unsafe.Pointer(&buf[at]))
 			at += unix.SizeofInotifyEvent + int(event.Len)
-			w.wake(event)
+			w.wake(inotify, event)
 		}
 	}
 }
 
-func (w *watcher) wake(event *unix.InotifyEvent) {
+func (w *watcher) wake(inotify *os.File, event *unix.InotifyEvent) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if event.Mask&unix.IN_Q_OVERFLOW != 0 {
-		for _, c := range w.wakes {
+	switch {
+	case inotify != w.inotify: // an event of the instance before
+	case event.Mask&unix.IN_Q_OVERFLOW != 0:
+		for id, c := range w.wakes {
 			poke(c)
+			delete(w.wakes, id)
 		}
-		return
-	}
-	if c, ok := w.wakes[event.Wd]; ok {
-		poke(c)
+	default:
+		if c, ok := w.wakes[event.Wd]; ok {
+			poke(c)
+			delete(w.wakes, event.Wd)
+		}
 	}
 }
 

@@ -172,9 +172,15 @@ func restarts(old, now plugin.Manifest) bool {
 	return false
 }
 
+// sweepMax bounds how long the boot waits for it: removing a hundred
+// containers takes some ten seconds.
+const sweepMax = time.Minute
+
 // Sweep removes what an earlier daemon on the same data folder left behind. It is
 // for the boot, before Run.
 func (r *Reconciler) Sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sweepMax)
+	defer cancel()
 	for name, a := range r.deps.Adapters {
 		s, ok := a.(plugin.Sweeper)
 		if !ok {

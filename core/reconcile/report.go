@@ -30,24 +30,53 @@ type Reporter struct {
 	Node    string
 	Status  func(plugin.Status)
 	Publish func(plugin.Event)
-	Log     *slog.Logger
+	// Drop removes what Status has published of an instance. It may be nil.
+	Drop func(plugin, instance string)
+	Log  *slog.Logger
 
-	changes chan plugin.StateChange
+	changes chan report
+	ended   chan struct{} // closed when Run returns: nobody takes changes any more
+}
+
+// report is a change, a fresh status (no cause) or an instance to forget.
+type report struct {
+	plugin.StateChange
+	forget bool
 }
 
 // NewReporter makes a Reporter; Run sets it going.
 func NewReporter(node string, status func(plugin.Status), publish func(plugin.Event), log *slog.Logger) *Reporter {
-	return &Reporter{Node: node, Status: status, Publish: publish, Log: log, changes: make(chan plugin.StateChange, changesPendingMax)}
+	return &Reporter{
+		Node: node, Status: status, Publish: publish, Log: log,
+		changes: make(chan report, changesPendingMax), ended: make(chan struct{}),
+	}
 }
 
 // Changed takes one change.
-func (r *Reporter) Changed(change plugin.StateChange) { r.changes <- change }
+func (r *Reporter) Changed(change plugin.StateChange) { r.take(report{StateChange: change}) }
 
 // Refreshed takes a status whose state did not change.
-func (r *Reporter) Refreshed(s plugin.Status) { r.changes <- plugin.StateChange{Status: s} }
+func (r *Reporter) Refreshed(s plugin.Status) {
+	r.take(report{StateChange: plugin.StateChange{Status: s}})
+}
 
-// Run tells changes until ctx ends, and then those that are there already.
+// Forget takes an instance that is no more. It keeps its place among the changes:
+// the last status of the instance must not be published after it.
+func (r *Reporter) Forget(name, instance string) {
+	r.take(report{StateChange: plugin.StateChange{Status: plugin.Status{Plugin: name, Instance: instance}}, forget: true})
+}
+
+func (r *Reporter) take(one report) {
+	select {
+	case r.changes <- one:
+	case <-r.ended: // a supervisor that outlives the daemon's patience
+	}
+}
+
+// Run tells changes until ctx ends, and then those that are there already. It is
+// for once.
 func (r *Reporter) Run(ctx context.Context) error {
+	defer close(r.ended)
 	quiet := time.NewTimer(stormOver)
 	defer quiet.Stop()
 	for told := 0; ; {
@@ -83,8 +112,14 @@ func level(state plugin.State) slog.Level {
 	return slog.LevelInfo
 }
 
-func (r *Reporter) tell(change plugin.StateChange) {
-	s := change.Status
+func (r *Reporter) tell(one report) {
+	change, s := one.StateChange, one.Status
+	if one.forget {
+		if r.Drop != nil {
+			r.Drop(s.Plugin, s.Instance)
+		}
+		return
+	}
 	r.Status(s)
 	if change.Cause == "" {
 		return // only refreshed

@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
@@ -52,7 +53,7 @@ func (f Folder) read(name string) (string, error) {
 		return "", fmt.Errorf("%w: the secrets folder cannot be read: %w", plugin.ErrUnavailable, err)
 	}
 	defer root.Close()
-	file, err := root.Open(name)
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO would wait for a writer
 	if err != nil {
 		return "", fmt.Errorf("%w: put its value into the file %s/%s, mode 0600", plugin.ErrUnavailable, f.Path, name)
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -50,10 +51,14 @@ func TestResolve_refusals(t *testing.T) {
 	if err := os.Symlink(filepath.Join(outside, "elsewhere"), filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name, want string
 		class      error
 	}{
+		{"fifo", "not a regular file", plugin.ErrInvalid},
 		{"missing", "put its value into the file", plugin.ErrUnavailable},
 		{"../elsewhere", "a name is words", plugin.ErrInvalid},
 		{"link", "put its value into the file", plugin.ErrUnavailable},

@@ -11,7 +11,19 @@ import (
 type attempts struct {
 	inARow   int         // failures since the last healthy spell
 	failures []time.Time // within the budget's window, oldest first
+
+	launch     string // of the wish that they are of
+	generation int64
 }
+
+// are says what is tried now: a new wish begins with the whole budget.
+func (a *attempts) are(want *Want) {
+	if a.launch != want.Launch || a.generation != want.Generation {
+		*a = attempts{launch: want.Launch, generation: want.Generation}
+	}
+}
+
+func (a *attempts) forget() { a.inARow, a.failures = 0, nil }
 
 // failed notes a failure and reports whether the budget still has room.
 func (a *attempts) failed(now time.Time, budget plugin.Budget) bool {
@@ -33,7 +45,7 @@ func (a *attempts) failed(now time.Time, budget plugin.Budget) bool {
 // healthy forgets the failures of a plugin that ran for a whole window.
 func (a *attempts) healthy(ran time.Duration, budget plugin.Budget) {
 	if ran >= budget.Window.Std() {
-		*a = attempts{}
+		a.forget()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -73,6 +74,8 @@ type instance struct {
 	probeErr atomic.Pointer[error]
 	stream   func(ctx context.Context, pipe plugin.Pipe) error
 	stopped  func(ctx context.Context)
+	stopErr  func() error // not nil: it goes on, and Stop fails
+	probe    func(ctx context.Context) error
 }
 
 func (i *instance) end(e plugin.Exit) {
@@ -87,6 +90,8 @@ func (i *instance) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 	switch in.Operation {
 	case "echo":
 		return plugin.Result{Data: in.Data}, nil
+	case "panic":
+		panic("index out of range")
 	case "slow":
 		i.invoked <- struct{}{}
 		select {
@@ -107,11 +112,19 @@ func (i *instance) Stop(ctx context.Context) error {
 	if i.stopped != nil {
 		i.stopped(ctx)
 	}
+	if i.stopErr != nil {
+		if err := i.stopErr(); err != nil {
+			return err
+		}
+	}
 	i.end(plugin.Exit{Code: 0})
 	return nil
 }
 
-func (i *instance) Probe(context.Context) error {
+func (i *instance) Probe(ctx context.Context) error {
+	if i.probe != nil {
+		return i.probe(ctx)
+	}
 	if err := i.probeErr.Load(); err != nil {
 		return *err
 	}
@@ -169,6 +182,7 @@ type world struct {
 	plugin  *supervise.Plugin
 	want    supervise.Want
 	changes chan plugin.StateChange
+	told    sync.Map // the newest status told, of either kind; key ""
 	runDir  string
 	end     context.CancelFunc
 	done    chan struct{}
@@ -182,8 +196,8 @@ func newWorld(t *testing.T, spec string, launch func(context.Context, plugin.Lau
 		Adapters:  map[string]plugin.Adapter{"fake": w.adapter},
 		OpenLog:   func(string, string, string, int) supervise.Log { return &memoryLog{} },
 		Resolve:   func(map[string]plugin.EnvValue) (map[string]string, error) { return nil, nil },
-		Changed:   func(c plugin.StateChange) { w.changes <- c },
-		Refreshed: func(plugin.Status) {},
+		Changed:   func(c plugin.StateChange) { w.told.Store("", c.Status); w.changes <- c },
+		Refreshed: func(s plugin.Status) { w.told.Store("", s) },
 		Forget:    func(string, string) {},
 		Host:      func(string) plugin.Host { return nil },
 		OpenPipe:  func(plugin.Stream) (supervise.Pipe, error) { return &pipe{}, nil },
@@ -224,6 +238,16 @@ func (w *world) see(want plugin.State) plugin.StateChange {
 		w.t.Fatalf("no change, want one to %s", want)
 		panic("unreachable")
 	}
+}
+
+// seeOneOf waits for the next change and checks that it leads to one of several.
+func (w *world) seeOneOf(want ...plugin.State) plugin.State {
+	w.t.Helper()
+	c := <-w.changes
+	if !slices.Contains(want, c.To) {
+		w.t.Fatalf("got %s -> %s, want a change to one of %v", c.From, c.To, want)
+	}
+	return c.To
 }
 
 // finish ends the supervisor and checks that nothing is left.

@@ -10,12 +10,13 @@ import (
 
 // Invoke calls one operation. It waits for a plugin that is on its way up, and
 // for no other. More than spec.limits.inFlight at the same time are ErrBusy.
-func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Result, error) {
+func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (result plugin.Result, err error) {
 	one, err := p.enter(ctx)
 	if err != nil {
 		return plugin.Result{}, err
 	}
 	defer p.leave()
+	defer p.survive("invoke", &err)
 	if one.job != nil {
 		return p.run(ctx, one.job, in)
 	}
@@ -24,12 +25,13 @@ func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Resul
 
 // InvokeStream calls one operation and hands on its answer in parts. A plugin
 // that cannot answer in parts sends one.
-func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) error {
+func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) (err error) {
 	one, err := p.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.leave()
+	defer p.survive("invoke", &err)
 	if s, ok := one.instance.(plugin.StreamInvoker); ok {
 		return s.InvokeStream(ctx, in, send)
 	}
@@ -46,12 +48,13 @@ func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send fu
 }
 
 // Describe lists the operations of the plugin.
-func (p *Plugin) Describe(ctx context.Context) ([]plugin.Operation, error) {
+func (p *Plugin) Describe(ctx context.Context) (operations []plugin.Operation, err error) {
 	one, err := p.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer p.leave()
+	defer p.survive("describe", &err)
 	if one.job != nil {
 		return []plugin.Operation{{Name: runOperation, Summary: "launch a run; its input is the argument, its output the result"}}, nil
 	}
@@ -100,7 +103,7 @@ func (p *Plugin) await(ctx context.Context) error {
 		return fmt.Errorf("%w: %d invocations wait for it to start; try again", plugin.ErrBusy, limit)
 	}
 	for {
-		changed, status := p.nextChange()
+		changed, over, status := p.nextChange()
 		if p.living.Load() != nil {
 			return nil
 		}
@@ -109,6 +112,8 @@ func (p *Plugin) await(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-over:
+			return fmt.Errorf("%w: it is stopped for good", plugin.ErrUnavailable)
 		case <-ctx.Done():
 			return fmt.Errorf("%w: it is still %s", plugin.ErrDeadline, status.State)
 		}

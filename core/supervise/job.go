@@ -35,7 +35,7 @@ func (p *Plugin) offerRuns(phase context.Context, want *Want) {
 	p.watchAdapter(phase, want)
 	p.living.Store(nil)
 	p.to(lifecycle.Halt, nil)
-	stop, end := context.WithTimeout(ctx, want.Manifest.Spec.Timeouts.Stop.Std())
+	stop, end := context.WithTimeout(ctx, p.Wanted().Manifest.Spec.Timeouts.Stop.Std())
 	defer end()
 	p.drain(stop)
 	cancel()
@@ -85,31 +85,45 @@ func (p *Plugin) run(ctx context.Context, j *jobs, in plugin.Invocation) (plugin
 	defer context.AfterFunc(j.ctx, cancel)()
 	one, err := p.launch(ctx, p.newID(), j.want, in.Data)
 	if err != nil {
-		return plugin.Result{}, err
+		return plugin.Result{}, j.called(err)
 	}
-	defer p.bury(one)
-	one.exited = exited(one.instance)
 	select {
 	case <-one.exited:
+		defer p.bury(one)
+		return p.outcome(one, j.want)
 	case <-ctx.Done():
-		p.cutShort(one, j.want)
-		<-one.exited
-		return plugin.Result{}, fmt.Errorf("run %s: %w: stopped before it ended: %w", one.id, plugin.ErrDeadline, ctx.Err())
+		p.cutShort(one)
+		return plugin.Result{}, fmt.Errorf("run %s: %w", one.id, j.called(fmt.Errorf("%w: stopped before it ended: %w", plugin.ErrDeadline, ctx.Err())))
 	}
-	return p.outcome(one, j.want)
 }
 
-func (p *Plugin) cutShort(one *living, want *Want) {
-	ctx, cancel := context.WithTimeout(context.Background(), want.Manifest.Spec.Timeouts.Stop.Std())
-	defer cancel()
-	if err := one.instance.Stop(ctx); err != nil {
-		p.deps.Log.Warn("the stop of a run was not clean", "plugin", p.name, "instance", one.id, "error", err)
+// called says of a run that did not end by itself that the job was stopped, when
+// that is why.
+func (j *jobs) called(err error) error {
+	if j.ctx.Err() != nil {
+		return fmt.Errorf("%w: the job was stopped", plugin.ErrUnavailable)
 	}
+	return err
+}
+
+// cutShort stops a run whose caller has left. The caller waits for that only as
+// long as a stop may take; what is left of the run is Plugin.Run's to wait for.
+func (p *Plugin) cutShort(one *living) {
+	patience := p.Wanted().Manifest.Spec.Timeouts.Stop.Std()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	gone := make(chan struct{})
+	p.strays.Go(func() { // ends with the run
+		defer close(gone)
+		p.end(ctx, one)
+		p.bury(one)
+	})
+	closedWithin(gone, patience+overtimeMax)
 }
 
 func (p *Plugin) outcome(one *living, want *Want) (plugin.Result, error) {
 	one.log.Close()
-	switch exit := one.instance.Wait(); {
+	switch exit := p.exit(one.instance); {
 	case exit.OOM || exit.Signal != "" || exit.Code < 0:
 		return plugin.Result{}, fmt.Errorf("run %s: %w: %s", one.id, plugin.ErrUnavailable, exit)
 	case !exit.Success():

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/patchbay-dev/patchbay/core/lifecycle"
@@ -42,22 +41,20 @@ func (p *Plugin) live(phase context.Context, want *Want) {
 		p.didNotStart(phase, want, err)
 		return
 	}
-	one.exited = exited(one.instance)
-	facts := inspect(one.instance)
+	facts := p.inspect(one.instance)
 	p.to(lifecycle.Ready, func(s *plugin.Status) {
 		s.Facts = facts
 		p.living.Store(one) // under the same lock as the state: see await
 	})
-	streams, endStreams := p.startStreams(phase, one, want)
-	p.watch(phase, one, want)
+	endStreams := p.startStreams(phase, one, want)
+	p.watch(phase, one)
 	p.living.Store(nil)
 	if phase.Err() != nil {
-		p.stop(phase, one, want, endStreams)
+		p.stop(phase, one, endStreams)
 		return
 	}
-	p.died(one, want)
+	p.died(one)
 	endStreams()
-	streams.Wait()
 	p.bury(one)
 	p.refresh(func(s *plugin.Status) {
 		if s.State != plugin.Finished {
@@ -87,29 +84,12 @@ func (p *Plugin) instance() string {
 	return p.status.Instance
 }
 
-// exited returns a channel that is closed when the instance is gone.
-func exited(instance plugin.Instance) <-chan struct{} {
-	if e, ok := instance.(plugin.Ender); ok {
-		return e.Ended()
-	}
-	gone := make(chan struct{})
-	go func() { // ends with the instance, which its supervisor outlives
-		instance.Wait()
-		close(gone)
-	}()
-	return gone
-}
-
-func inspect(instance plugin.Instance) map[string]string {
-	if i, ok := instance.(plugin.Inspector); ok {
-		return i.Inspect()
-	}
-	return nil
-}
-
 // launchAside launches on a stack of its own: a launch needs a deep one, which
 // Run would then keep for the plugin's whole life, thousands of times over.
 func (p *Plugin) launchAside(ctx context.Context, id string, want *Want) (one *living, err error) {
+	if p.lost.Load() > 0 {
+		return nil, fmt.Errorf("%w: an earlier instance may still be there: the adapter has not returned from its launch", plugin.ErrUnavailable)
+	}
 	done := make(chan struct{})
 	go func() { // ends with the launch: waited for here
 		defer close(done)
@@ -142,12 +122,11 @@ func (p *Plugin) launch(ctx context.Context, id string, want *Want, input []byte
 	}
 	ctx, cancel := context.WithTimeout(ctx, want.Manifest.Spec.Timeouts.Start.Std())
 	defer cancel()
-	one.instance, err = adapter.Launch(ctx, plugin.Launch{
+	err = p.bringUp(ctx, one, plugin.Launch{
 		ID: one.id, Manifest: want.Manifest, Input: input, Env: env, Dir: one.dir,
 		Output: one.log, Host: p.deps.Host(p.name),
 	})
 	if err != nil {
-		p.bury(one)
 		return nil, &startError{err: err, words: lastWords(one.log)}
 	}
 	one.since = time.Now()
@@ -233,22 +212,13 @@ func (p *Plugin) didNotStart(phase context.Context, want *Want, err error) {
 		failure.reason = "StartTimeout"
 		failure.message = fmt.Sprintf("did not become ready within %s (spec.timeouts.start): %s", want.Manifest.Spec.Timeouts.Start.Std(), err)
 	}
-	p.failed(want, failure)
+	p.failed(p.Wanted(), failure)
 	p.afterDeath(phase)
 }
 
-// adapterDown says why the adapter can launch nothing at all now; nil if it can.
-func (p *Plugin) adapterDown(ctx context.Context, want *Want) error {
-	a, ok := p.deps.Adapters[want.Manifest.Spec.Adapter].(plugin.Availability)
-	if !ok {
-		return nil
-	}
-	return a.Available(ctx)
-}
-
 // watch waits for the phase's or the instance's end, and probes meanwhile.
-func (p *Plugin) watch(phase context.Context, one *living, want *Want) {
-	results, stopProbes := p.startProbes(phase, one, want)
+func (p *Plugin) watch(phase context.Context, one *living) {
+	results, stopProbes := p.startProbes(phase, one)
 	defer stopProbes()
 	failures := 0
 	for {
@@ -258,45 +228,13 @@ func (p *Plugin) watch(phase context.Context, one *living, want *Want) {
 		case <-one.exited:
 			return
 		case err := <-results:
-			failures = p.probed(err, failures, want)
+			failures = p.probed(err, failures)
 		}
 	}
-}
-
-// startProbes asks the instance for a sign of life again and again, beside
-// watch, so that a probe that hangs does not hide an exit.
-func (p *Plugin) startProbes(phase context.Context, one *living, want *Want) (<-chan error, func()) {
-	prober, ok := one.instance.(plugin.Prober)
-	if !ok {
-		return nil, func() {}
-	}
-	ctx, cancel := context.WithCancel(phase)
-	results := make(chan error)
-	var done sync.WaitGroup
-	done.Go(func() { // ends with ctx
-		ticker := time.NewTicker(want.Manifest.Spec.Probe.Interval.Std())
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-			probe, end := context.WithTimeout(ctx, want.Manifest.Spec.Probe.Timeout.Std())
-			err := prober.Probe(probe)
-			end()
-			select {
-			case results <- err:
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
-	return results, func() { cancel(); done.Wait() }
 }
 
 // probed takes one probe's result and returns the failures in a row.
-func (p *Plugin) probed(err error, failures int, want *Want) int {
+func (p *Plugin) probed(err error, failures int) int {
 	state := p.state()
 	if err == nil {
 		if state == plugin.Degraded {
@@ -305,33 +243,31 @@ func (p *Plugin) probed(err error, failures int, want *Want) int {
 		return 0
 	}
 	failures++
-	if failures >= want.Manifest.Spec.Probe.Failures && state == plugin.Running {
+	if failures >= p.Wanted().Manifest.Spec.Probe.Failures && state == plugin.Running {
 		p.to(lifecycle.Unwell, because("ProbeFailed", fmt.Sprintf("%d probes in a row failed; the last: %s", failures, err)))
 	}
 	return failures
 }
 
 // stop ends a life because the phase is over: drain, ask, kill.
-func (p *Plugin) stop(phase context.Context, one *living, want *Want, endStreams func()) {
+func (p *Plugin) stop(phase context.Context, one *living, endStreams func()) {
 	p.to(lifecycle.Halt, nil)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(phase), want.Manifest.Spec.Timeouts.Stop.Std())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(phase), p.Wanted().Manifest.Spec.Timeouts.Stop.Std())
 	defer cancel()
 	p.drain(ctx)
 	endStreams()
-	if err := one.instance.Stop(ctx); err != nil {
-		p.deps.Log.Warn("the stop was not clean", "plugin", p.name, "instance", one.id, "error", err)
-	}
-	<-one.exited
+	p.end(ctx, one)
 	p.bury(one)
-	exit := one.instance.Wait()
+	exit := p.exit(one.instance)
 	p.to(lifecycle.Gone, func(s *plugin.Status) { s.LastExit, s.Facts = &exit, nil })
 }
 
 // died tells an exit that nobody asked for, before anything is cleaned up.
-func (p *Plugin) died(one *living, want *Want) {
-	spec := want.Manifest.Spec
+func (p *Plugin) died(one *living) {
+	want := p.Wanted() // how it is restarted may have changed while it ran
+	spec := &want.Manifest.Spec
 	p.attempts.healthy(time.Since(one.since), spec.Restart.Budget)
-	exit := one.instance.Wait()
+	exit := p.exit(one.instance)
 	failure := failure{reason: "Exited", message: exit.String(), exit: &exit, words: lastWords(one.log)}
 	switch {
 	case exit.Success() && spec.Restart.Policy != plugin.RestartAlways:

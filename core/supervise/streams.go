@@ -13,6 +13,10 @@ import (
 // as a plugin's default, since a sink's far end is as likely to be down.
 var streamRetry = plugin.BackoffBounds{Min: plugin.Duration(250 * time.Millisecond), Max: plugin.Duration(time.Minute)}
 
+// streamHealthy is how long a stream runs before a break is its first again: the
+// longest wait.
+const streamHealthy = time.Minute
+
 // stream is one declared stream of the running instance.
 type stream struct {
 	spec plugin.Stream
@@ -21,6 +25,8 @@ type stream struct {
 	state   plugin.State
 	message string
 	pipe    Pipe
+
+	messages, dropped uint64 // of the pipes before
 }
 
 func (s *stream) status() plugin.StreamStatus {
@@ -30,9 +36,7 @@ func (s *stream) status() plugin.StreamStatus {
 	if s.spec.Sink != "" {
 		out.Name, out.Kind = s.spec.Sink, "sink"
 	}
-	if s.pipe != nil {
-		out.Messages, out.Dropped = s.pipe.Counts()
-	}
+	out.Messages, out.Dropped = s.counts()
 	return out
 }
 
@@ -41,27 +45,47 @@ func (s *stream) set(state plugin.State, message string, pipe Pipe) {
 	defer s.mu.Unlock()
 	s.state, s.message = state, message
 	if pipe != nil {
+		s.messages, s.dropped = s.counts()
 		s.pipe = pipe
 	}
 }
 
-// startStreams runs every declared stream beside the instance. The function it
-// returns ends them and waits; so does the instance's end.
-func (p *Plugin) startStreams(phase context.Context, one *living, want *Want) (*sync.WaitGroup, func()) {
-	var running sync.WaitGroup
-	if len(want.Manifest.Spec.Streams) == 0 {
-		return &running, func() {}
+// counts are those of all pipes so far. The caller holds mu.
+func (s *stream) counts() (messages, dropped uint64) {
+	if s.pipe != nil {
+		messages, dropped = s.pipe.Counts()
 	}
+	return s.messages + messages, s.dropped + dropped
+}
+
+// startStreams runs every declared stream beside the instance. The function it
+// returns ends them and waits, for at most overtimeMax.
+func (p *Plugin) startStreams(phase context.Context, one *living, want *Want) (end func()) {
+	var running sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
-	streams := make([]*stream, len(want.Manifest.Spec.Streams))
-	for i, spec := range want.Manifest.Spec.Streams {
-		streams[i] = &stream{spec: spec, state: plugin.Starting}
-		running.Go(func() { p.keepStream(ctx, one, streams[i]) }) // ends with ctx
+	var streams []*stream
+	for _, spec := range want.Manifest.Spec.Streams {
+		s := &stream{spec: spec, state: plugin.Starting}
+		streams = append(streams, s)
+		running.Go(func() { p.keepStream(ctx, one, s) }) // ends with ctx
 	}
 	p.mu.Lock()
 	p.streams = streams
 	p.mu.Unlock()
-	return &running, func() { cancel(); running.Wait() }
+	if len(streams) == 0 {
+		return cancel
+	}
+	return func() {
+		cancel()
+		ended := make(chan struct{})
+		go func() { // ends with the streams
+			running.Wait()
+			close(ended)
+		}()
+		if !closedWithin(ended, overtimeMax) {
+			p.deps.Log.Error("an adapter does not return from a stream that has ended", "plugin", p.name, "instance", one.id)
+		}
+	}
 }
 
 // keepStream runs one stream, again and again, until ctx ends.
@@ -72,7 +96,11 @@ func (p *Plugin) keepStream(ctx context.Context, one *living, s *stream) {
 		return
 	}
 	for inARow := 1; ctx.Err() == nil; inARow++ {
+		began := time.Now()
 		err := p.runStream(ctx, streamer, s)
+		if time.Since(began) >= streamHealthy {
+			inARow = 1
+		}
 		switch {
 		case ctx.Err() != nil:
 			s.set(plugin.Stopped, "", nil)
@@ -92,7 +120,8 @@ func (p *Plugin) keepStream(ctx context.Context, one *living, s *stream) {
 	}
 }
 
-func (p *Plugin) runStream(ctx context.Context, streamer plugin.Streamer, s *stream) error {
+func (p *Plugin) runStream(ctx context.Context, streamer plugin.Streamer, s *stream) (err error) {
+	defer p.survive("stream", &err)
 	pipe, err := p.deps.OpenPipe(s.spec)
 	if err != nil {
 		return err

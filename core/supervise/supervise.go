@@ -9,7 +9,9 @@
 //
 // Promises: an exit is told before anything is cleaned up; a launch that fails
 // leaves nothing; no two instances of a plugin run at once; Run returns only when
-// the instance and everything it owned are gone.
+// the instance and everything it owned are gone. A panic in an adapter's call is
+// an error, and an adapter that does not return from a call stops only what needs
+// its answer (guard.go).
 package supervise
 
 import (
@@ -65,7 +67,8 @@ type Deps struct {
 	// Changed is told every change of state, in order for each plugin. It must
 	// not block for long: an exit waits for it.
 	Changed func(plugin.StateChange)
-	// Refreshed is told a status whose state did not change.
+	// Refreshed is told a status whose state did not change, in order with
+	// Changed.
 	Refreshed func(plugin.Status)
 	// Forget drops what is kept of an instance that was replaced or deleted.
 	Forget func(plugin, instance string)
@@ -91,11 +94,13 @@ type Plugin struct {
 
 	want atomic.Pointer[Want] // set under mu
 
+	telling  sync.Mutex // held until a change is told, so that none overtakes another; before mu
 	mu       sync.Mutex
 	status   plugin.Status
 	streams  []*stream
 	endPhase context.CancelFunc
-	changed  chan struct{} // closed at the next change; nil while nobody waits
+	changed  chan struct{}   // closed at the next change; nil while nobody waits
+	over     <-chan struct{} // closed when Run shall end; nil before it began
 
 	living   atomic.Pointer[living]
 	inFlight atomic.Int64
@@ -104,6 +109,10 @@ type Plugin struct {
 	idle     chan struct{} // told when draining has nothing left in flight
 
 	attempts attempts // owned by Run
+	asked    *call    // the last question for availability; owned by Run
+
+	strays sync.WaitGroup // calls that were given up, and what waits for them
+	lost   atomic.Int32   // instances that strays may still have
 }
 
 // New makes the supervisor of a plugin; Run sets it going.
@@ -122,17 +131,29 @@ func (p *Plugin) adopt(want *Want) {
 
 // Set tells how the plugin is wanted from now on. It does not wait.
 func (p *Plugin) Set(want Want) {
+	if p.take(&want) {
+		p.refresh(func(s *plugin.Status) { s.Generation = want.Generation }) // what runs is of this one, too
+	}
+}
+
+// take adopts a wish and ends the phase that it contradicts. It returns true when
+// the phase goes on with it.
+func (p *Plugin) take(want *Want) (goesOn bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.want.Load()
+	p.adopt(want)
 	contradicts := want.Launch != before.Launch || want.Desired != before.Desired
-	p.adopt(&want)
-	switch {
-	case !contradicts:
-		p.status.Generation = want.Generation // what runs is of this one, too
-	case p.endPhase != nil:
+	if want.Generation == before.Generation && !contradicts {
+		return false
+	}
+	if state := p.status.State; !contradicts && state != plugin.Failed && state != plugin.Backoff {
+		return true
+	}
+	if p.endPhase != nil { // what failed may work as it is wanted now
 		p.endPhase()
 	}
+	return false
 }
 
 // Wanted returns how the plugin is wanted now. It is shared: do not change it.
@@ -164,6 +185,10 @@ func (p *Plugin) statusLocked() plugin.Status {
 // Run keeps the plugin as it is wanted until ctx ends, and then stops it. It
 // returns once everything of it is gone.
 func (p *Plugin) Run(ctx context.Context) {
+	defer p.strays.Wait()
+	p.mu.Lock()
+	p.over = ctx.Done()
+	p.mu.Unlock()
 	for ctx.Err() == nil {
 		p.phase(ctx)
 	}
@@ -180,6 +205,7 @@ func (p *Plugin) phase(ctx context.Context) {
 	want := p.want.Load()
 	p.status.Generation = want.Generation
 	p.mu.Unlock()
+	p.attempts.are(want)
 	switch {
 	case want.Desired == plugin.DesiredStopped:
 		p.rest(phase)
@@ -195,7 +221,7 @@ func (p *Plugin) rest(phase context.Context) {
 	if p.state() != plugin.Stopped {
 		p.to(lifecycle.Halt, because("StoppedByUser", "stopped on request; start it with: patchbay start "+p.name))
 	}
-	p.attempts = attempts{}
+	p.attempts.forget()
 	<-phase.Done()
 }
 
@@ -206,6 +232,8 @@ func because(reason, message string) func(*plugin.Status) {
 
 // to is the only place where a state changes. It publishes the change.
 func (p *Plugin) to(cause lifecycle.Cause, edit func(*plugin.Status)) {
+	p.telling.Lock()
+	defer p.telling.Unlock()
 	p.mu.Lock()
 	from := p.status.State
 	next, ok := lifecycle.Next(from, cause)
@@ -230,6 +258,8 @@ func (p *Plugin) to(cause lifecycle.Cause, edit func(*plugin.Status)) {
 
 // refresh changes facts of the status that are not its state.
 func (p *Plugin) refresh(edit func(*plugin.Status)) {
+	p.telling.Lock()
+	defer p.telling.Unlock()
 	p.mu.Lock()
 	edit(&p.status)
 	status := p.statusLocked()
@@ -237,13 +267,13 @@ func (p *Plugin) refresh(edit func(*plugin.Status)) {
 	p.deps.Refreshed(status)
 }
 
-// nextChange returns a channel that is closed when the state changes next, and
-// the status now.
-func (p *Plugin) nextChange() (<-chan struct{}, plugin.Status) {
+// nextChange returns a channel that is closed when the state changes next, one
+// that is closed when there will be no next life, and the status now.
+func (p *Plugin) nextChange() (changed, over <-chan struct{}, status plugin.Status) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.changed == nil {
 		p.changed = make(chan struct{})
 	}
-	return p.changed, p.status
+	return p.changed, p.over, p.status
 }

@@ -117,7 +117,7 @@ func writeLines(count, line string) error {
 // it to meet their host in a folder of its own.
 func withPrivateTmp(ctx context.Context, dir, program string, args ...string) (*exec.Cmd, error) {
 	cmd := part(ctx, append([]string{privateTmp, dir, program}, args...)...)
-	cmd.Dir = dir
+	cmd.Dir, cmd.Stderr = dir, nil // it complains when its host leaves
 	cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS
 	if id := os.Geteuid(); id != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER

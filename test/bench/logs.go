@@ -29,6 +29,22 @@ const (
 	asyncWindow = 4096
 )
 
+// The streams that hold the lines.
+const (
+	ourLines  = "PATCHBAY_LOGS"
+	bareLines = "LINES"
+)
+
+// purge empties a stream before a turn: none shall reach its limit, where each
+// message also removes one.
+func purge(ctx context.Context, js jetstream.JetStream, name string) error {
+	s, err := js.Stream(ctx, name)
+	if err != nil {
+		return err
+	}
+	return s.Purge(ctx)
+}
+
 // plainLine and jsonLine have 100 bytes with their ends, as a logger's do.
 func plainLine() string {
 	const head = "2026-11-22T10:00:00Z INFO request served path=/v1/things status=200 "
@@ -63,8 +79,18 @@ func logLines(ctx context.Context, h *harness) ([]row, error) {
 }
 
 func (h *harness) compareLogs(ctx context.Context, o *ourLogs, b *bareStream, kind, line string) ([]row, error) {
-	ours := func(ctx context.Context, d time.Duration) (sample, error) { return o.ship(ctx, h.linesIn(d), line) }
-	bare := func(ctx context.Context, d time.Duration) (sample, error) { return b.ship(ctx, h.linesIn(d), line) }
+	ours := func(ctx context.Context, d time.Duration) (s sample, err error) {
+		if err := purge(ctx, o.bus.JetStream(), ourLines); err != nil {
+			return s, err
+		}
+		return o.ship(ctx, h.linesIn(d), line)
+	}
+	bare := func(ctx context.Context, d time.Duration) (s sample, err error) {
+		if err := purge(ctx, b.js, bareLines); err != nil {
+			return s, err
+		}
+		return b.ship(ctx, h.linesIn(d), line)
+	}
 	c, err := h.compare(ctx, ours, bare, rate)
 	if err != nil {
 		return nil, err
@@ -129,7 +155,6 @@ func (o *ourLogs) ship(ctx context.Context, n int, line string) (s sample, err e
 	}
 	defer os.RemoveAll(dir)
 	log := o.hub.Open("bench", "bench-"+strconv.Itoa(o.runs), dir, 0)
-	defer log.Close()
 	file, err := log.File(plugin.Stdout)
 	if err != nil {
 		return s, err
@@ -140,11 +165,13 @@ func (o *ourLogs) ship(ctx context.Context, n int, line string) (s sample, err e
 	return timed(n, func() error {
 		err := cmd.Run()
 		_ = file.Close()
-		// Close waits no longer than a daemon may take to stop: a backlog is for us to wait for.
-		want := o.written
+		// Close waits no longer than a daemon may take to stop: a backlog is for us to
+		// wait for. It ships a last batch that is not full.
+		want := o.written - packedLines
 		if err == nil {
 			err = poll(ctx, startMost, time.Millisecond, "all lines are stored", func() bool { return o.stored.Load()+o.dropped.Load() >= want })
 		}
+		log.Close()
 		return err
 	})
 }
@@ -191,8 +218,7 @@ func startBareStream(dir string) (*bareStream, error) {
 	}
 	if err == nil {
 		_, err = b.js.CreateStream(context.Background(), jetstream.StreamConfig{
-			Name: "LINES", Subjects: []string{"lines"}, Storage: jetstream.FileStorage, PersistMode: jetstream.AsyncPersistMode,
-			MaxBytes: 1 << 30,
+			Name: bareLines, Subjects: []string{"lines"}, Storage: jetstream.FileStorage, PersistMode: jetstream.AsyncPersistMode,
 		})
 	}
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"runtime/pprof"
 	"syscall"
 	"time"
 
@@ -45,7 +46,9 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	only := fs.String("only", ".", "run the benchmarks whose name matches this regexp")
 	file := fs.String("json", "", "write the rows here, too")
 	list := fs.Bool("list", false, "print the names and what they measure")
+	profile := fs.String("cpuprofile", "", "write a profile of this process here: bare and ours are both in it")
 	smoke := fs.Bool("smoke", false, "run each path once, briefly: the figures mean nothing")
+	bin := fs.String("bin", "", "folder with patchbay and plugins/ (default: bin of the repository)")
 	full := fullEffort()
 	fs.IntVar(&full.pairs, "pairs", full.pairs, "pairs A,B of each comparison")
 	fs.DurationVar(&full.turn, "for", full.turn, "how long each side of a pair runs")
@@ -69,13 +72,38 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if e.pairs < 1 || e.turn <= 0 {
 		return errors.New("-pairs and -for must be more than 0")
 	}
-	return measure(ctx, e, pattern, *file, out)
+	if *profile != "" {
+		stop, err := profiled(*profile)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	return measure(ctx, e, pattern, places{bin: *bin, json: *file}, out)
 }
+
+// profiled begins a profile; stop ends it.
+func profiled(path string) (stop func(), err error) {
+	file, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = file.Close()
+	}, nil
+}
+
+// places are where things are read from and written to.
+type places struct{ bin, json string }
 
 // measure runs what matches and reports it. What was measured before an error is
 // reported, too.
-func measure(ctx context.Context, e effort, pattern *regexp.Regexp, file string, out io.Writer) error {
-	h, err := newHarness(e, out)
+func measure(ctx context.Context, e effort, pattern *regexp.Regexp, at places, out io.Writer) error {
+	h, err := newHarness(e, at.bin, out)
 	if err != nil {
 		return err
 	}
@@ -94,8 +122,8 @@ func measure(ctx context.Context, e effort, pattern *regexp.Regexp, file string,
 	r.print(out)
 	fmt.Fprintf(out, "\nmeasured in %s; calibration %.0f to %.0f MB/s of sha256 in two threads\n",
 		time.Since(began).Round(time.Second), h.slowest, h.fastest)
-	if file != "" {
-		err = errors.Join(err, r.write(file))
+	if at.json != "" {
+		err = errors.Join(err, r.write(at.json))
 	}
 	return errors.Join(err, ctx.Err())
 }

@@ -104,6 +104,7 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, log *sl
 	}
 	d.logs = logs.New(logs.Options{Publish: d.bus.LogBatch, History: d.history, Log: log})
 	d.reporter = reconcile.NewReporter(folder.Node, d.bus.Status, d.bus.Event, log)
+	d.reporter.Drop = d.bus.Forget
 	d.reconciler = reconcile.New(d.store, d.supervision(c, folder, all, log), folder.Node, d.bus.Event)
 	d.dispatch = dispatch.New(d.reconciler, d.invoked)
 	d.registry = reconcile.Registry{Reconciler: d.reconciler, Dispatch: d.dispatch}
@@ -122,7 +123,7 @@ func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plug
 			return d.logs.Open(name, instance, dir, capture)
 		},
 		Resolve: secret.Folder{Path: c.SecretsDir}.Resolve,
-		Changed: d.reporter.Changed, Refreshed: d.reporter.Refreshed, Forget: d.bus.Forget,
+		Changed: d.reporter.Changed, Refreshed: d.reporter.Refreshed, Forget: d.reporter.Forget,
 		Host: func(name string) plugin.Host {
 			return dispatch.Host{Plugin: name, Node: folder.Node, Dispatch: d.dispatch, Publish: d.bus.Event}
 		},
