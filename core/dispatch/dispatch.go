@@ -123,7 +123,7 @@ func tooLarge(got int, limit plugin.Bytes) error {
 func (d *Dispatch) done(ctx context.Context, in plugin.Invocation, began time.Time, err error) error {
 	outcome := "ok"
 	if err != nil {
-		err, outcome = classify(ctx, in, err)
+		outcome, err = classify(ctx, in, err)
 	}
 	d.record(plugin.InvocationRecord{
 		ID: in.ID, Plugin: in.Plugin, Operation: in.Operation, Caller: in.Caller,
@@ -141,22 +141,22 @@ var classes = [...]struct {
 	{plugin.ErrConflict, "conflict"}, {plugin.ErrBusy, "busy"}, {plugin.ErrUnavailable, "unavailable"},
 }
 
-func classify(ctx context.Context, in plugin.Invocation, err error) (error, string) {
+func classify(ctx context.Context, in plugin.Invocation, err error) (outcome string, classed error) {
 	if refusal, ok := errors.AsType[*plugin.Refusal](err); ok {
-		return refusal, "refused"
+		return "refused", refusal
 	}
 	err = fmt.Errorf("plugin %s: %s: %w", in.Plugin, in.Operation, err)
 	late := errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), context.DeadlineExceeded)
 	if late && !errors.Is(err, plugin.ErrDeadline) { // "unavailable: context deadline exceeded" is the deadline
-		return fmt.Errorf("%w: %w", plugin.ErrDeadline, err), "deadline"
+		return "deadline", fmt.Errorf("%w: %w", plugin.ErrDeadline, err)
 	}
 	for _, c := range classes {
 		if errors.Is(err, c.err) {
-			return err, c.word
+			return c.word, err
 		}
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		return fmt.Errorf("%w: %w", plugin.ErrDeadline, err), "deadline"
+		return "deadline", fmt.Errorf("%w: %w", plugin.ErrDeadline, err)
 	}
-	return fmt.Errorf("%w: %w", plugin.ErrUnavailable, err), "unavailable"
+	return "unavailable", fmt.Errorf("%w: %w", plugin.ErrUnavailable, err)
 }
