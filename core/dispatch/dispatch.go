@@ -115,8 +115,10 @@ func within(ctx context.Context, now time.Time, most time.Duration) (context.Con
 	return context.WithDeadline(ctx, limit)
 }
 
+// tooLarge is ErrInvalid, as in the adapters: asking again gets the same answer;
+// asking for less, or a larger limit, does not.
 func tooLarge(got int, limit plugin.Bytes) error {
-	return fmt.Errorf("%w: it answered %d bytes, spec.limits.payload allows %d", plugin.ErrUnavailable, got, limit)
+	return fmt.Errorf("%w: it answered %d bytes, spec.limits.payload allows %d", plugin.ErrInvalid, got, limit)
 }
 
 // done gives an error its class and records the outcome.

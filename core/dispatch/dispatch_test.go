@@ -140,7 +140,7 @@ func TestInvoke_outcomes(t *testing.T) {
 		{"p", "hang", 0, plugin.ErrDeadline, "", "deadline"},
 		{"p", "late", 0, plugin.ErrDeadline, "", "deadline"},
 		{"p", "break", 0, plugin.ErrUnavailable, "plugin p: break: unexpected EOF", "unavailable"},
-		{"p", "big", 0, plugin.ErrUnavailable, "spec.limits.payload allows 1000", "unavailable"},
+		{"p", "big", 0, plugin.ErrInvalid, "spec.limits.payload allows 1000", "invalid"},
 		{"p", "none", 0, plugin.ErrNotFound, "plugin p: none", "not-found"},
 		{"p", "cycle", 0, plugin.ErrBusy, "16 deep", "busy"},
 		{"p", "seen", 1001, plugin.ErrInvalid, "1001 bytes", ""},

@@ -134,7 +134,7 @@ func (p *Plugin) outcome(one *living, want *Want) (plugin.Result, error) {
 	data, whole := one.log.Stdout(int(want.Manifest.Spec.Limits.Payload))
 	if !whole {
 		return plugin.Result{}, fmt.Errorf("run %s: %w: it printed more than %d bytes (spec.limits.payload)",
-			one.id, plugin.ErrUnavailable, want.Manifest.Spec.Limits.Payload)
+			one.id, plugin.ErrInvalid, want.Manifest.Spec.Limits.Payload)
 	}
 	contentType := "text/plain; charset=utf-8"
 	if json.Valid(data) {

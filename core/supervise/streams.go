@@ -61,6 +61,10 @@ func (s *stream) counts() (messages, dropped uint64) {
 // startStreams runs every declared stream beside the instance. The function it
 // returns ends them and waits, for at most overtimeMax.
 func (p *Plugin) startStreams(phase context.Context, one *living, want *Want) (end func()) {
+	if len(want.Manifest.Spec.Streams) == 0 {
+		p.have(nil) // those of an earlier manifest are gone
+		return func() {}
+	}
 	var running sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
 	var streams []*stream
@@ -69,12 +73,7 @@ func (p *Plugin) startStreams(phase context.Context, one *living, want *Want) (e
 		streams = append(streams, s)
 		running.Go(func() { p.keepStream(ctx, one, s) }) // ends with ctx
 	}
-	p.mu.Lock()
-	p.streams = streams
-	p.mu.Unlock()
-	if len(streams) == 0 {
-		return cancel
-	}
+	p.have(streams)
 	return func() {
 		cancel()
 		ended := make(chan struct{})
@@ -86,6 +85,12 @@ func (p *Plugin) startStreams(phase context.Context, one *living, want *Want) (e
 			p.deps.Log.Error("an adapter does not return from a stream that has ended", "plugin", p.name, "instance", one.id)
 		}
 	}
+}
+
+func (p *Plugin) have(streams []*stream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.streams = streams
 }
 
 // keepStream runs one stream, again and again, until ctx ends.
