@@ -85,8 +85,8 @@ func (p *Plugin) run(ctx context.Context, j *jobs, in plugin.Invocation) (plugin
 	defer context.AfterFunc(j.ctx, cancel)()
 	one, err := p.launch(ctx, p.newID(), j.want, in.Data)
 	if err != nil {
-		if down := p.adapterDown(ctx, j.want); down != nil {
-			err = down // it says better what would help
+		if s := p.Status(); s.State == plugin.Degraded { // the adapter says better what would help
+			err = fmt.Errorf("%w: %s", plugin.ErrUnavailable, s.Message)
 		}
 		return plugin.Result{}, j.called(err)
 	}
