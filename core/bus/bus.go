@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -192,11 +194,23 @@ func (b *Bus) disconnect() {
 func (b *Bus) Addr() string {
 	switch {
 	case b.server == nil:
-		return b.o.URL
+		return redacted(b.o.URL)
 	case b.o.Listen == "":
 		return ""
 	}
 	return b.server.ClientURL()
+}
+
+// redacted takes the passwords out of a list of URLs.
+func redacted(urls string) string {
+	all := strings.Split(urls, ",")
+	for i, one := range all {
+		if u, err := url.Parse(strings.TrimSpace(one)); err == nil && u.User != nil {
+			u.User = nil
+			all[i] = u.String()
+		}
+	}
+	return strings.Join(all, ",")
 }
 
 // Token is what clients of Addr must present; empty with an external server,
@@ -256,7 +270,7 @@ func (b *Bus) connect(r role) error {
 	url := b.o.URL
 	switch {
 	case b.server != nil:
-		opts = append(opts, nats.InProcessServer(b.server), nats.Token(b.server.token))
+		opts = append(opts, nats.InProcessServer(b.server), nats.Token(b.server.own))
 		url = ""
 	case b.o.CredentialsFile != "":
 		opts = append(opts, nats.UserCredentials(b.o.CredentialsFile))

@@ -46,7 +46,8 @@ type embedded struct {
 	*server.Server
 	dir   string
 	lock  *os.File
-	token string
+	token string // of clients
+	own   string // of the daemon's connections
 	log   *slog.Logger
 }
 
@@ -72,7 +73,8 @@ func (e *embedded) start(ctx context.Context, o Options) (err error) {
 	if e.token, err = readToken(o); err != nil {
 		return err
 	}
-	opts, err := serverOptions(o, e.token)
+	e.own = secret()
+	opts, err := serverOptions(o, access{own: e.own, clients: e.token})
 	if err != nil {
 		return err
 	}
@@ -100,10 +102,10 @@ func (e *embedded) start(ctx context.Context, o Options) (err error) {
 
 // serverOptions are the server's settings. In this struct, unlike in a
 // configuration file, sync-always does not set the interval: both stand here.
-func serverOptions(o Options, secret string) (*server.Options, error) {
+func serverOptions(o Options, who access) (*server.Options, error) {
 	opts := &server.Options{
 		ServerName: "patchbay-" + token(o.Node), NoSigs: true, DontListen: o.Listen == "",
-		Authorization: secret, MaxPayload: payloadMax,
+		CustomClientAuthentication: who, MaxPayload: payloadMax,
 		JetStream: true, StoreDir: o.Dir, DisableJetStreamBanner: true,
 		JetStreamMaxStore: storeMax, JetStreamMaxMemory: memoryMax,
 		SyncAlways: true, SyncInterval: syncEvery,
@@ -179,6 +181,12 @@ func lockFolder(dir string) (*os.File, error) {
 	return f, nil
 }
 
+func secret() string {
+	made := make([]byte, 24)
+	_, _ = rand.Read(made) // never fails
+	return hex.EncodeToString(made)
+}
+
 // readToken gives the token that clients of the listener must present: the one
 // of the options, else the folder's, made at the first start.
 func readToken(o Options) (string, error) {
@@ -193,9 +201,7 @@ func readToken(o Options) (string, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("nats token: %w", err)
 	}
-	made := make([]byte, 24)
-	_, _ = rand.Read(made) // never fails
-	token := hex.EncodeToString(made)
+	token := secret()
 	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("nats token: %w", err)
 	}
