@@ -36,7 +36,7 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the daemon until it is told to stop",
 		Long: "Run the daemon: the REST API, the embedded NATS server, and every plugin that is applied.\n" +
-			"SIGINT and SIGTERM stop it in order; the addresses in use and the token stand in the data folder.",
+			"SIGINT, SIGTERM and SIGHUP stop it in order, a second one at once; the addresses in use and the token stand in the data folder.",
 		Args: cobra.NoArgs,
 	}
 	settings := config.Flags(cmd.Flags(), client.DefaultDataDir(), os.Getenv)
@@ -44,9 +44,12 @@ func serveCommand() *cobra.Command {
 		if err := settings.Check(); err != nil {
 			return err
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 		defer stop()
 		context.AfterFunc(ctx, stop) // a second signal ends it at once
+		// Whoever read our standard error may go away; the daemon does not. It is
+		// caught, not ignored: what is ignored stays so in every child.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 		if os.Getenv("GOGC") == "" {
 			debug.SetGCPercent(gcPercent)
 		}

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
 // Off is what turns a listener or a log off.
@@ -39,6 +41,8 @@ type Config struct {
 	InvocationEvents bool
 	Metrics          bool
 	ShutdownTimeout  time.Duration
+
+	faults []error // of the environment
 }
 
 // Flags adds the settings to a flag set and returns where they will stand once it
@@ -58,16 +62,26 @@ func Flags(fs *pflag.FlagSet, dataDir string, getenv func(string) string) *Confi
 	text(&c.AccessLog, "access-log", Off, "file for one JSON line per request, - for standard error, or off")
 	text(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	text(&c.LogFormat, "log-format", "text", "text or json")
+	value := func(name string) { // of another type than text
+		if text := env(name, ""); text == "" {
+			return
+		} else if err := fs.Set(name, text); err != nil {
+			c.faults = append(c.faults, fmt.Errorf("PATCHBAY_%s: %w", strings.ToUpper(strings.ReplaceAll(name, "-", "_")), err))
+		}
+	}
 	fs.BoolVar(&c.InvocationEvents, "invocation-events", true, "publish what was invoked, packed")
 	fs.BoolVar(&c.Metrics, "metrics", true, "count requests and invocations for /metrics")
 	fs.DurationVar(&c.ShutdownTimeout, "shutdown-timeout", 30*time.Second, "most that stopping all plugins may take")
+	value("invocation-events")
+	value("metrics")
+	value("shutdown-timeout")
 	return c
 }
 
 // Check completes the settings and returns every fault at once, each with its
 // flag.
 func (c *Config) Check() error {
-	var faults []error
+	faults := slices.Clone(c.faults)
 	fault := func(flag, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("--%s: "+format, append([]any{flag}, args...)...))
 	}
@@ -94,8 +108,18 @@ func (c *Config) Check() error {
 	if c.ShutdownTimeout <= 0 {
 		fault("shutdown-timeout", "%s is not more than 0", c.ShutdownTimeout)
 	}
-	return errors.Join(faults...)
+	if err := errors.Join(faults...); err != nil {
+		return &usage{err}
+	}
+	return nil
 }
+
+// usage is what was wrong with flags and environment: an ErrInvalid in its own
+// words.
+type usage struct{ error }
+
+// Is makes usage an ErrInvalid.
+func (u *usage) Is(target error) bool { return target == plugin.ErrInvalid }
 
 // Logger makes the daemon's own log, which goes to standard error.
 func (c *Config) Logger() *slog.Logger {

@@ -1,14 +1,17 @@
 package config_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/patchbay-dev/patchbay/core/config"
+	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
 func parse(t *testing.T, env map[string]string, args ...string) *config.Config {
@@ -29,6 +32,16 @@ func TestFlags_winOverTheEnvironmentWhichWinsOverDefaults(t *testing.T) {
 	}
 	if err := c.Check(); err != nil || c.SecretsDir != "/var/lib/patchbay/secrets" {
 		t.Errorf("got %v, secrets %q", err, c.SecretsDir)
+	}
+}
+
+func TestFlags_ofEveryTypeHaveAVariable(t *testing.T) {
+	c := parse(t, map[string]string{"PATCHBAY_METRICS": "false", "PATCHBAY_SHUTDOWN_TIMEOUT": "5s", "PATCHBAY_INVOCATION_EVENTS": "no way"})
+	if c.Metrics || c.ShutdownTimeout != 5*time.Second {
+		t.Errorf("got %+v", c)
+	}
+	if err := c.Check(); !errors.Is(err, plugin.ErrInvalid) || !strings.Contains(err.Error(), "PATCHBAY_INVOCATION_EVENTS") {
+		t.Errorf("got %v, want a fault that names the variable", err)
 	}
 }
 

@@ -122,7 +122,10 @@ func syncFolder(path string) error {
 func (f *Folder) Advertise(apiAddress, natsAddress, natsToken string) error {
 	files := map[string]string{APIAddressFile: "http://" + apiAddress}
 	if natsAddress != "" {
-		files[NATSAddressFile], files[NATSTokenFile] = natsAddress, natsToken
+		files[NATSAddressFile] = natsAddress
+		if natsToken != "" { // an external server's is its operator's to give
+			files[NATSTokenFile] = natsToken
+		}
 	} else if err := os.Remove(filepath.Join(f.Path, NATSAddressFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("data folder: %w", err) // of a daemon that was killed
 	}

@@ -20,7 +20,7 @@ const changesPendingMax = 4096
 // not collect it for minutes.
 const (
 	stormChanges = 1000
-	stormOver    = 5 * time.Second
+	stormOver    = 3 * time.Second
 )
 
 // Reporter tells the bus and the log what supervisors tell it, in order, on a

@@ -190,12 +190,24 @@ type world struct {
 
 func newWorld(t *testing.T, spec string, launch func(context.Context, plugin.Launch, *instance) error) *world {
 	t.Helper()
+	return newWorldWithSecrets(t, spec, new(atomic.Pointer[error]), launch)
+}
+
+// newWorldWithSecrets is newWorld where resolving the environment fails while
+// noSecret says why.
+func newWorldWithSecrets(t *testing.T, spec string, noSecret *atomic.Pointer[error], launch func(context.Context, plugin.Launch, *instance) error) *world {
+	t.Helper()
 	w := &world{t: t, adapter: &adapter{launch: launch}, changes: make(chan plugin.StateChange, 1000), runDir: t.TempDir(), done: make(chan struct{})}
 	w.want = supervise.Want{Manifest: manifest(t, spec), Generation: 1, Desired: plugin.DesiredRunning, Launch: "1"}
 	deps := &supervise.Deps{
-		Adapters:  map[string]plugin.Adapter{"fake": w.adapter},
-		OpenLog:   func(string, string, string, int) supervise.Log { return &memoryLog{} },
-		Resolve:   func(map[string]plugin.EnvValue) (map[string]string, error) { return nil, nil },
+		Adapters: map[string]plugin.Adapter{"fake": w.adapter},
+		OpenLog:  func(string, string, string, int) supervise.Log { return &memoryLog{} },
+		Resolve: func(map[string]plugin.EnvValue) (map[string]string, error) {
+			if err := noSecret.Load(); err != nil {
+				return nil, *err
+			}
+			return nil, nil
+		},
 		Changed:   func(c plugin.StateChange) { w.told.Store("", c.Status); w.changes <- c },
 		Refreshed: func(s plugin.Status) { w.told.Store("", s) },
 		Forget:    func(string, string) {},

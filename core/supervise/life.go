@@ -108,7 +108,7 @@ func (p *Plugin) launch(ctx context.Context, id string, want *Want, input []byte
 	}
 	env, err := p.deps.Resolve(want.Manifest.Spec.Env)
 	if err != nil {
-		return nil, err
+		return nil, &secretError{err}
 	}
 	select {
 	case p.deps.Starts <- struct{}{}:
@@ -132,6 +132,11 @@ func (p *Plugin) launch(ctx context.Context, id string, want *Want, input []byte
 	one.since = time.Now()
 	return one, nil
 }
+
+// secretError says that the environment could not be put together.
+type secretError struct{ error }
+
+func (e *secretError) Unwrap() error { return e.error }
 
 // startError carries what a plugin printed before it failed to start.
 type startError struct {
@@ -201,7 +206,10 @@ func (p *Plugin) didNotStart(phase context.Context, want *Want, err error) {
 	}
 	failure := failure{reason: "StartFailed", message: err.Error(), words: words}
 	down := p.adapterDown(phase, want)
+	_, secret := errors.AsType[*secretError](err)
 	switch {
+	case secret && !errors.Is(err, plugin.ErrInvalid): // it may be put there yet
+		failure.reason, failure.innocent = "SecretUnavailable", true
 	case errors.Is(err, plugin.ErrInvalid):
 		p.giveUp(failure)
 		p.afterDeath(phase)
@@ -279,6 +287,12 @@ func (p *Plugin) died(one *living) {
 	}
 }
 
+// innocent reports a reason to wait that is not the plugin's: trying again is no
+// restart of it.
+func innocent(reason string) bool {
+	return reason == "AdapterUnavailable" || reason == "SecretUnavailable"
+}
+
 // failure is why a plugin is not running.
 type failure struct {
 	reason, message string
@@ -327,7 +341,9 @@ func (p *Plugin) afterDeath(phase context.Context) {
 	select {
 	case <-timer.C:
 		p.mu.Lock()
-		p.status.Restarts++
+		if !innocent(p.status.Reason) {
+			p.status.Restarts++
+		}
 		p.mu.Unlock()
 	case <-phase.Done():
 	}

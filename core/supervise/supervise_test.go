@@ -182,6 +182,25 @@ func TestAdapterDown_isNotThePluginsFault(t *testing.T) {
 	})
 }
 
+func TestSecretMissing_isWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var noSecret atomic.Pointer[error]
+		missing := fmt.Errorf("spec.env.KEY: secret: %w", plugin.ErrUnavailable)
+		noSecret.Store(&missing)
+		w := newWorldWithSecrets(t, `{"fake":{},"restart":{"budget":{"failures":2}}}`, &noSecret, nil)
+		for range 10 {
+			w.see(plugin.Starting)
+			if c := w.see(plugin.Backoff); c.Status.Reason != "SecretUnavailable" || c.Status.Restarts != 0 {
+				t.Fatalf("got %+v, want it to wait for its secret", c.Status)
+			}
+		}
+		noSecret.Store(nil)
+		w.see(plugin.Starting)
+		w.see(plugin.Running)
+		w.finish()
+	})
+}
+
 func TestStop_whileStarting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, service, func(ctx context.Context, _ plugin.Launch, _ *instance) error {
