@@ -42,7 +42,6 @@ const (
 type API struct {
 	deps   Deps
 	echo   *echo.Echo
-	bearer string     // the whole Authorization header that is wanted
 	access *accessLog // nil when off
 	shown  http.Handler
 
@@ -65,7 +64,7 @@ func New(d Deps) *API {
 	var random [6]byte
 	rand.Read(random[:]) // never fails: crypto/rand
 	a := &API{
-		deps: d, echo: echo.New(), bearer: "Bearer " + d.Token,
+		deps: d, echo: echo.New(),
 		access: newAccessLog(d.AccessLog), prefix: hex.EncodeToString(random[:]) + "-",
 	}
 	a.streams, a.endStreams = context.WithCancel(context.Background())
@@ -143,8 +142,14 @@ func (a *API) serve(r Route) echo.HandlerFunc {
 
 func (a *API) answer(c echo.Context, r Route) {
 	defer a.recover(c)
-	if r.Scope != Open && !a.authorized(c.Request()) {
-		a.fail(c, errUnauthorized)
+	if r.Scope != Open {
+		if err := a.authorize(c.Request()); err != nil {
+			a.fail(c, err)
+			return
+		}
+	}
+	if err := r.checkQuery(c.Request().URL.RawQuery); err != nil {
+		a.fail(c, err)
 		return
 	}
 	if err := r.handler(a, c); err != nil {
@@ -165,10 +170,21 @@ func (a *API) recover(c echo.Context) {
 	a.fail(c, panicked(v))
 }
 
-func (a *API) authorized(r *http.Request) bool {
+// authorize tells a token that is wrong from one that is not there.
+func (a *API) authorize(r *http.Request) error {
 	given := r.Header["Authorization"]
-	return len(given) == 1 && a.deps.Token != "" &&
-		subtle.ConstantTimeCompare([]byte(given[0]), []byte(a.bearer)) == 1
+	if len(given) != 1 {
+		return unauthorized("a bearer token is needed")
+	}
+	scheme, token, _ := strings.Cut(given[0], " ")
+	token = strings.Trim(token, " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return unauthorized("a bearer token is needed")
+	}
+	if a.deps.Token == "" || subtle.ConstantTimeCompare([]byte(token), []byte(a.deps.Token)) != 1 {
+		return unauthorized("the token is wrong")
+	}
+	return nil
 }
 
 // invocationID makes an id that is unique among all daemons.
@@ -192,11 +208,12 @@ func (a *API) unrouted(err error, c echo.Context) {
 
 var _ http.Handler = (*API)(nil)
 
-// body reads the whole request body, at most limit bytes.
-func body(c echo.Context, limit int64) ([]byte, error) {
+// body reads the whole request body, at most limit bytes. A larger one is refused
+// with the advice what to do instead.
+func body(c echo.Context, limit int64, advice string) ([]byte, error) {
 	r := c.Request()
 	if r.ContentLength > limit {
-		return nil, tooLarge(limit)
+		return nil, tooLarge(limit, advice)
 	}
 	if r.ContentLength >= 0 {
 		data := make([]byte, r.ContentLength)
@@ -210,7 +227,7 @@ func body(c echo.Context, limit int64) ([]byte, error) {
 		return nil, unreadable(err)
 	}
 	if int64(len(data)) > limit {
-		return nil, tooLarge(limit)
+		return nil, tooLarge(limit, advice)
 	}
 	return data, nil
 }

@@ -152,7 +152,7 @@ func (a *API) parse(f wire.File) ([]plugin.Manifest, error) {
 }
 
 func uploadedFiles(c echo.Context) ([]wire.File, error) {
-	data, err := body(c, filesBytesMax)
+	data, err := body(c, filesBytesMax, "apply fewer files at once")
 	if err != nil {
 		return nil, err
 	}

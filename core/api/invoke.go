@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -55,14 +56,12 @@ func (a *API) invoke(c echo.Context) error {
 
 func (a *API) invocation(c echo.Context) (plugin.Invocation, error) {
 	r := c.Request()
-	data, err := body(c, plugin.PayloadBytesMax)
+	data, err := body(c, plugin.PayloadBytesMax, "split the argument over several invocations")
 	if err != nil {
 		return plugin.Invocation{}, err
 	}
 	in := plugin.Invocation{Plugin: param(c, "name"), Operation: param(c, "*"), Data: data, Caller: "rest"}
-	if media := r.Header.Get("Content-Type"); media != wire.JSONType {
-		in.ContentType = media
-	}
+	in.ContentType = contentType(r.Header.Get("Content-Type"))
 	if in.ID = r.Header.Get(wire.InvocationHeader); in.ID == "" {
 		in.ID = a.invocationID()
 	} else if !validID(in.ID) {
@@ -70,6 +69,22 @@ func (a *API) invocation(c echo.Context) (plugin.Invocation, error) {
 	}
 	in.Metadata, err = metadata(r.Header)
 	return in, err
+}
+
+// formType is what curl -d says of any data; no plugin takes forms.
+const formType = "application/x-www-form-urlencoded"
+
+// contentType is how plugins are told the type of an argument: "" for JSON, which
+// is also what is meant by none and by curl's own.
+func contentType(media string) string {
+	if media == "" || media == wire.JSONType {
+		return ""
+	}
+	switch plain, _, _ := mime.ParseMediaType(media); plain {
+	case wire.JSONType, formType:
+		return ""
+	}
+	return media
 }
 
 func validID(id string) bool {

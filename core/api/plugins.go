@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -105,11 +106,7 @@ func (a *API) resource(c echo.Context, status int, r plugin.Resource) error {
 }
 
 func (a *API) put(c echo.Context) error {
-	expect, err := expected(c.Request().Header)
-	if err != nil {
-		return err
-	}
-	data, err := body(c, plugin.ManifestBytesMax)
+	data, err := body(c, plugin.ManifestBytesMax, "one manifest cannot be larger; POST several to /v1/apply")
 	if err != nil {
 		return err
 	}
@@ -124,9 +121,14 @@ func (a *API) put(c echo.Context) error {
 	if got := manifests[0].Metadata.Name; got != name {
 		return plugin.Faults{{Path: "metadata.name", Detail: fmt.Sprintf("is %q, but the path says %q; make them equal", got, name)}}
 	}
-	r, created, err := a.deps.Plugins.Put(c.Request().Context(), manifests[0], expect)
+	var r plugin.Resource
+	var created bool
+	err = a.expecting(c, name, func(expect store.Expect) (err error) {
+		r, created, err = a.deps.Plugins.Put(c.Request().Context(), manifests[0], expect)
+		return err
+	})
 	if err != nil {
-		return precondition(err, expect)
+		return err
 	}
 	if created {
 		c.Response().Header().Set("Location", "/v1/plugins/"+name)
@@ -136,19 +138,41 @@ func (a *API) put(c echo.Context) error {
 }
 
 func (a *API) remove(c echo.Context) error {
-	expect, err := expected(c.Request().Header)
+	name := param(c, "name")
+	err := a.expecting(c, name, func(expect store.Expect) error {
+		return a.deps.Plugins.Delete(c.Request().Context(), name, expect)
+	})
 	if err != nil {
 		return err
-	}
-	name := param(c, "name")
-	if err := a.deps.Plugins.Delete(c.Request().Context(), name, expect); err != nil {
-		return precondition(err, expect)
 	}
 	a.deps.Metrics.forget(name)
 	return c.NoContent(http.StatusNoContent)
 }
 
-// expected reads If-Match and If-None-Match.
+// expecting writes with what If-Match and If-None-Match expect of the plugin. The
+// store knows revisions only: * is the present one, whichever that is.
+func (a *API) expecting(c echo.Context, name string, write func(store.Expect) error) error {
+	expect, err := expected(c.Request().Header)
+	if err != nil {
+		return err
+	}
+	anyRevision := c.Request().Header.Get("If-Match") == "*"
+	for try := 1; ; try++ {
+		if anyRevision {
+			r, exists := a.deps.Plugins.Get(name)
+			if !exists {
+				return &coded{code: wire.CodePrecondition, err: fmt.Errorf("if-match: plugin %q: %w", name, plugin.ErrNotFound)}
+			}
+			expect.Revision = r.Revision
+		}
+		err := write(expect)
+		if err == nil || !anyRevision || try == planTries || !errors.Is(err, plugin.ErrConflict) {
+			return precondition(err, expect)
+		}
+	}
+}
+
+// expected reads If-Match and If-None-Match; If-Match: * expects nothing here.
 func expected(h http.Header) (store.Expect, error) {
 	match, none := h.Get("If-Match"), h.Get("If-None-Match")
 	switch {
@@ -158,7 +182,7 @@ func expected(h http.Header) (store.Expect, error) {
 		return store.Expect{Absent: true}, nil
 	case none != "":
 		return store.Expect{}, fmt.Errorf("if-none-match: %w: only * is understood here", plugin.ErrInvalid)
-	case match == "":
+	case match == "", match == "*":
 		return store.Expect{}, nil
 	}
 	digits, _ := strings.CutPrefix(match, `"`)

@@ -30,11 +30,13 @@ type coded struct {
 func (e *coded) Error() string { return e.err.Error() }
 func (e *coded) Unwrap() error { return e.err }
 
-var errUnauthorized = &coded{code: wire.CodeUnauthorized, err: errors.New(
-	"authorization: a bearer token is needed; the daemon keeps it in " + wire.APITokenFile + " of its data folder")}
+func unauthorized(why string) error {
+	return &coded{code: wire.CodeUnauthorized, err: errors.New(
+		"authorization: " + why + "; the daemon keeps it in " + wire.APITokenFile + " of its data folder")}
+}
 
-func tooLarge(limit int64) error {
-	return &coded{code: wire.CodeTooLarge, err: fmt.Errorf("body: has more than %d bytes", limit)}
+func tooLarge(limit int64, advice string) error {
+	return &coded{code: wire.CodeTooLarge, err: fmt.Errorf("body: has more than %d bytes; %s", limit, advice)}
 }
 
 func unreadable(err error) error {

@@ -1,6 +1,11 @@
 package api
 
 import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
 	"github.com/labstack/echo/v4"
 
 	"github.com/patchbay-dev/patchbay/core/api/wire"
@@ -41,6 +46,34 @@ type Param struct {
 	Type      string // of JSON Schema; "string" when empty
 }
 
+// checkQuery refuses parameters that the row does not take: one that is misspelt,
+// such as dryrun, must not do the opposite of what was meant.
+func (r Route) checkQuery(raw string) error {
+	if raw == "" {
+		return nil
+	}
+	given, err := url.ParseQuery(raw)
+	if err != nil {
+		return fmt.Errorf("query: %w: %w", plugin.ErrInvalid, err)
+	}
+	var known []string
+	for _, p := range r.Query {
+		if p.In == "" || p.In == "query" {
+			known = append(known, p.Name)
+		}
+	}
+	for name := range given {
+		if slices.Contains(known, name) {
+			continue
+		}
+		if len(known) == 0 {
+			return fmt.Errorf("query: %w: %q is not known here; this route takes no parameters", plugin.ErrInvalid, name)
+		}
+		return fmt.Errorf("query: %w: %q is not known here; known: %s", plugin.ErrInvalid, name, strings.Join(known, ", "))
+	}
+	return nil
+}
+
 // Body is what travels: a Go value whose type is the schema (nil: any), in
 // one of the media types.
 type Body struct {
@@ -63,7 +96,7 @@ func Routes() []Route {
 		resume  = Param{Name: "Last-Event-ID", In: "header", Doc: "The same as after, as browsers and clients send it."}
 		tail    = Param{Name: "tail", Type: "integer", Doc: "Only the last so many kept lines."}
 		kind    = Param{Name: "type", Doc: "Only events of this type."}
-		ifMatch = Param{Name: "If-Match", In: "header", Doc: "Only if the plugin has this revision (its ETag); else 412."}
+		ifMatch = Param{Name: "If-Match", In: "header", Doc: "Only if the plugin has this revision (its ETag); else 412. With *: only if it exists."}
 		ifNone  = Param{Name: "If-None-Match", In: "header", Doc: "With *: only if there is no such plugin; else 412."}
 		source  = Param{Name: "source", Doc: "Absolute folder that relative paths start from, for manifests that do not say so themselves."}
 		file    = Param{Name: "file", Doc: "Name of the file, for the faults."}

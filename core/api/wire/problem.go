@@ -64,7 +64,7 @@ func kinds() []kind {
 		{CodeUnavailable, http.StatusServiceUnavailable, "It cannot answer now", plugin.ErrUnavailable},
 		// Codes that no class is told by: they are chosen where they are found.
 		{CodeRefusal, http.StatusUnprocessableEntity, "The plugin refused", nil},
-		{CodeUnauthorized, http.StatusUnauthorized, "A token is needed", plugin.ErrDenied},
+		{CodeUnauthorized, http.StatusUnauthorized, "The token is missing or wrong", plugin.ErrDenied},
 		{CodePrecondition, http.StatusPreconditionFailed, "It has another revision", plugin.ErrConflict},
 		{CodeTooLarge, http.StatusRequestEntityTooLarge, "The request is too large", plugin.ErrInvalid},
 		{CodeMethod, http.StatusMethodNotAllowed, "No such method here", plugin.ErrInvalid},

@@ -24,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/patchbay-dev/patchbay/core/api/wire"
@@ -56,26 +57,27 @@ type Options struct {
 	DataDir string
 	// HTTP replaces the client used underneath; it must have no Timeout.
 	HTTP *http.Client
+	// Link, when set, is told once when a stream that is followed loses its
+	// daemon (why), and once when it has it again (nil).
+	Link func(why error)
 }
 
 // Client calls one daemon. It is safe for concurrent use.
 type Client struct {
-	base  string
-	token string
-	http  *http.Client
+	options Options
+	daemon  atomic.Pointer[daemon]
+	http    *http.Client
 }
+
+// daemon is where one is, and what it wants to see.
+type daemon struct{ base, token string }
 
 // New finds the daemon. It does not call it yet.
 func New(o Options) (*Client, error) {
-	base, token, err := o.find()
-	if err != nil {
+	c := &Client{options: o, http: o.HTTP}
+	if err := c.find(); err != nil {
 		return nil, err
 	}
-	u, err := url.Parse(base)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("url: %w: %q is not like http://127.0.0.1:7420", plugin.ErrInvalid, base)
-	}
-	c := &Client{base: strings.TrimSuffix(base, "/"), token: token, http: o.HTTP}
 	if c.http == nil {
 		c.http = &http.Client{Transport: &http.Transport{
 			Proxy:       http.ProxyFromEnvironment, // which leaves out loopback
@@ -86,14 +88,42 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
+// find looks where the daemon is.
+func (c *Client) find() error {
+	base, token, err := c.options.find()
+	if err != nil {
+		return err
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return fmt.Errorf("url: %w: %q is not like http://127.0.0.1:7420", plugin.ErrInvalid, base)
+	}
+	c.daemon.Store(&daemon{base: strings.TrimSuffix(base, "/"), token: token})
+	return nil
+}
+
+// findAgain looks for a daemon that went away: one that was found by its data
+// folder may come back with another port. What is not there yet changes nothing.
+func (c *Client) findAgain() {
+	if c.options.URL == "" {
+		_ = c.find() // the next attempt looks again
+	}
+}
+
 // find fills in what is not given from the data folder.
 func (o Options) find() (base, token string, err error) {
+	if o.URL != "" && o.Token != "" {
+		return o.URL, o.Token, nil
+	}
 	dir := o.DataDir
 	if dir == "" {
 		dir = DefaultDataDir()
 	}
-	if o.URL != "" && o.Token != "" {
-		return o.URL, o.Token, nil
+	switch {
+	case dir == "" && o.URL != "":
+		return o.URL, "", nil
+	case dir == "":
+		return "", "", fmt.Errorf("no daemon is known: %w: there is no home folder ($HOME) to look in; give its data folder (--data-dir) or URL (--url)", plugin.ErrUnavailable)
 	}
 	own, err := readSmall(filepath.Join(dir, wire.APIAddrFile))
 	if o.URL == "" && err != nil {
@@ -128,19 +158,21 @@ func readSmall(path string) (string, error) {
 
 // DefaultDataDir is where a daemon of this user keeps its data:
 // /var/lib/patchbay for root, else $XDG_STATE_HOME/patchbay or
-// ~/.local/state/patchbay. It creates nothing.
-func DefaultDataDir() string {
-	if os.Geteuid() == 0 {
+// ~/.local/state/patchbay. It is empty when there is no home folder: a folder that
+// anybody can guess and make is no place for a token. It creates nothing.
+func DefaultDataDir() string { return dataDirOf(os.Geteuid(), os.Getenv) }
+
+func dataDirOf(user int, getenv func(string) string) string {
+	if user == 0 {
 		return "/var/lib/patchbay"
 	}
-	if state := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(state) {
+	if state := getenv("XDG_STATE_HOME"); filepath.IsAbs(state) {
 		return filepath.Join(state, "patchbay")
 	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		home = os.TempDir()
+	if home := getenv("HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "state", "patchbay")
 	}
-	return filepath.Join(home, ".local", "state", "patchbay")
+	return ""
 }
 
 // request is one call, before it is sent.
@@ -163,7 +195,8 @@ func (r *request) set(key, value string) {
 
 // send sends r and returns the answer when it is a success; the caller closes it.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
-	target := c.base + r.path
+	to := c.daemon.Load()
+	target := to.base + r.path
 	if len(r.query) > 0 {
 		target += "?" + r.query.Encode()
 	}
@@ -174,8 +207,8 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	if r.header != nil {
 		req.Header = r.header
 	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	if to.token != "" {
+		req.Header.Set("Authorization", "Bearer "+to.token)
 	}
 	response, err := c.http.Do(req)
 	if err != nil {

@@ -98,8 +98,8 @@ type following struct {
 	last  string
 	since time.Time
 	// reached is true once a connection was made: a daemon that is not there at
-	// the start is not waited for.
-	reached bool
+	// the start is not waited for. away is true from then on while none is.
+	reached, away bool
 }
 
 func (f *following) request() request {
@@ -144,12 +144,13 @@ func follow[T any](ctx context.Context, f following, decode func(message) (T, ti
 			if err == nil || errors.Is(err, errStopped) || ctx.Err() != nil {
 				return
 			}
-			if !f.follow || !f.reached || !errors.Is(err, plugin.ErrUnavailable) || !again.wait(ctx) {
+			if !f.comesBack(err) || !again.wait(ctx) {
 				var none T
 				yield(none, err)
 				return
 			}
 			f.missed(began)
+			f.client.findAgain()
 		}
 	}
 }
@@ -160,6 +161,34 @@ func (f *following) passed(id string, at time.Time) {
 	f.last = id
 	if id == "" { // not stored yet: time is the second best place
 		f.since = at.Add(1)
+	}
+}
+
+// comesBack reports whether to look for the daemon again after err, and says once
+// that it is gone.
+func (f *following) comesBack(err error) bool {
+	if !f.follow || !f.reached || !errors.Is(err, plugin.ErrUnavailable) {
+		return false
+	}
+	if !f.away {
+		f.away = true
+		f.client.link(err)
+	}
+	return true
+}
+
+// connected says once that the daemon is back.
+func (f *following) connected() {
+	f.reached = true
+	if f.away {
+		f.away = false
+		f.client.link(nil)
+	}
+}
+
+func (c *Client) link(why error) {
+	if c.options.Link != nil {
+		c.options.Link(why)
 	}
 }
 
@@ -181,7 +210,7 @@ func (f *following) read(ctx context.Context, each func(message) error) error {
 		return silent(ctx, err)
 	}
 	defer response.Body.Close()
-	f.reached = true
+	f.connected()
 	read := newSSE(response.Body)
 	read.alive = func() { silence.Reset(silenceMax) }
 	for {

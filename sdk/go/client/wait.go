@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,40 +13,65 @@ import (
 const (
 	pollFirst = 20 * time.Millisecond
 	pollMost  = 500 * time.Millisecond
+	// lastLookMax bounds the question how a plugin is when the time is over.
+	lastLookMax = time.Second
 )
 
 // Wait asks for a plugin until done says that it is, or says why it never will
-// be. When ctx's deadline passes the error is ErrDeadline and says how the plugin
-// was.
+// be. When ctx's deadline has passed it looks once more, and then the error is
+// ErrDeadline and says how the plugin is.
 func (c *Client) Wait(ctx context.Context, name string, done func(plugin.Resource) (bool, error)) (plugin.Resource, error) {
-	var seen plugin.Resource
 	for every := pollFirst; ; every = min(2*every, pollMost) {
 		r, err := c.Plugin(ctx, name)
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil:
+			return c.lastLook(ctx, name, done)
+		case err != nil:
 			return r, err
 		}
-		if err == nil {
-			seen = r
-			if yes, err := done(r); yes || err != nil {
-				return r, err
-			}
+		if yes, err := done(r); yes || err != nil {
+			return r, err
 		}
 		timer := time.NewTimer(every)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return seen, waited(ctx, seen)
+			return c.lastLook(ctx, name, done)
 		}
 	}
 }
 
-func waited(ctx context.Context, seen plugin.Resource) error {
-	if ctx.Err() == context.Canceled {
-		return ctx.Err()
+// lastLook is for a ctx that has ended: whoever waits for many plugins learns how
+// each of them is, also when the first took all the time.
+func (c *Client) lastLook(ctx context.Context, name string, done func(plugin.Resource) (bool, error)) (plugin.Resource, error) {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return plugin.Resource{}, ctx.Err()
 	}
-	s := seen.Status
-	return fmt.Errorf("%s: %w: it is still %s%s", seen.Metadata.Name, plugin.ErrDeadline, s.State, Why(s))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLookMax)
+	defer cancel()
+	r, err := c.Plugin(ctx, name)
+	if errors.Is(err, plugin.ErrUnavailable) || errors.Is(err, plugin.ErrDeadline) {
+		return r, fmt.Errorf("%s: %w: how it is cannot be said: %w", name, plugin.ErrDeadline, err)
+	}
+	if err != nil {
+		return r, err
+	}
+	if yes, err := done(r); yes || err != nil {
+		return r, err
+	}
+	return r, fmt.Errorf("%s: %w: %s", name, plugin.ErrDeadline, still(r))
+}
+
+func still(r plugin.Resource) string {
+	s := r.Status
+	switch {
+	case s.State == "":
+		return "it has no state yet"
+	case s.Generation != r.Generation:
+		return fmt.Sprintf("generation %d is not up yet; it is still %s with generation %d%s", r.Generation, s.State, s.Generation, Why(s))
+	}
+	return "it is still " + string(s.State) + Why(s)
 }
 
 // Why returns a status's reason and message, as " (Reason: message)"; empty when

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,7 +38,7 @@ all that is below, or standard input. All are checked before any is stored.
 Relative paths in a manifest start from the manifest's own folder. What is stored
 is told; that it also runs is told with --wait.`,
 		Example: "  patchbay apply -f manifests/examples/\n  patchbay apply -f hello.yaml --dry-run",
-		Args:    cobra.NoArgs,
+		Args:    filesOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			files, err := manifests(cmd, o.files)
 			if err != nil {
@@ -81,7 +82,11 @@ func (o applyOptions) run(cmd *cobra.Command, c *client.Client, files []wire.Fil
 // manifestError tells faults as compilers do, a line each.
 func manifestError(err error) error {
 	if faults, ok := errors.AsType[plugin.Faults](err); ok {
-		return fmt.Errorf("%d faults; nothing was changed\n%w", len(faults), faults)
+		count := fmt.Sprintf("%d faults", len(faults))
+		if len(faults) == 1 {
+			count = "1 fault"
+		}
+		return fmt.Errorf("%s; nothing was changed\n%w", count, faults)
 	}
 	return err
 }
@@ -123,7 +128,8 @@ func (o applyOptions) await(cmd *cobra.Command, c *client.Client, result wire.Ap
 	var first error
 	for _, item := range result.Items {
 		if _, err := c.Wait(ctx, item.Name, client.IsRunning); err != nil {
-			fmt.Fprintln(cmd.ErrOrStderr(), "plugin/"+item.Name+": "+err.Error())
+			why := strings.TrimPrefix(err.Error(), item.Name+": ") // it is said once
+			fmt.Fprintf(cmd.ErrOrStderr(), "plugin/%s: %s\n", item.Name, why)
 			if first == nil {
 				first = err
 			}
@@ -143,7 +149,7 @@ func (a *app) validate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate -f FILE",
 		Short: "Check manifests and tell every fault; the daemon's adapters do the checking",
-		Args:  cobra.NoArgs,
+		Args:  filesOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found, err := manifests(cmd, files)
 			if err != nil {
@@ -173,7 +179,7 @@ func (a *app) diff() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff -f FILE",
 		Short: "Show what apply would change, and which plugins it restarts; exit code 3 if anything",
-		Args:  cobra.NoArgs,
+		Args:  filesOnly,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found, err := manifests(cmd, files)
 			if err != nil {

@@ -60,7 +60,7 @@ func TestVerbs(t *testing.T) {
 		{"apply and wait", "apply --wait -f " + good, "", 0, []string{"plugin/hello changed"}, nil},
 		{"apply dry", "apply --dry-run -f " + good, "", 0, []string{"(dry run)"}, nil},
 		{"apply stdin", "apply -f -", "apiVersion: patchbay/v1", 0, []string{"plugin/hello"}, nil},
-		{"apply with a fault", "apply -f " + dir, "", 2, nil, []string{"in.json: left out", "1 faults; nothing was changed\n" + dir + "/bad/b.yaml:3:5: spec.bad: unknown field"}},
+		{"apply with a fault", "apply -f " + dir, "", 2, nil, []string{"in.json: left out", "1 fault; nothing was changed\n" + dir + "/bad/b.yaml:3:5: spec.bad: unknown field"}},
 		{"apply nothing", "apply", "", 2, nil, []string{"name a manifest"}},
 		{"apply what is not there", "apply -f /nowhere.yaml", "", 2, nil, []string{"no such file"}},
 		{"diff", "diff -f " + good, "", 3, []string{"plugin/hello changed, restarts\n  ~ spec.digest: \"a\" -> \"b\"   (restarts)\n"}, nil},

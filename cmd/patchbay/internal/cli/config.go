@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -41,7 +42,7 @@ func (a *app) client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := client.Options{URL: t.URL, DataDir: t.DataDir, Token: t.token}
+	o := client.Options{URL: t.URL, DataDir: t.DataDir, Token: t.token, Link: a.link}
 	if t.TokenFile != "" && o.Token == "" {
 		text, err := os.ReadFile(t.TokenFile)
 		if err != nil {
@@ -86,6 +87,9 @@ func environment() target {
 // and none when there is none.
 func configured(name string) (target, error) {
 	path, err := configPath()
+	if err != nil && name == "" {
+		return target{}, nil // without a home there is no file
+	}
 	if err != nil {
 		return target{}, err
 	}
@@ -99,7 +103,7 @@ func configured(name string) (target, error) {
 	var c config
 	decoder := yaml.NewDecoder(strings.NewReader(string(text)))
 	decoder.KnownFields(true)
-	if err := decoder.Decode(&c); err != nil {
+	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) { // an empty file is none
 		return target{}, fmt.Errorf("%s: %w: %w", path, plugin.ErrInvalid, err)
 	}
 	if name == "" {

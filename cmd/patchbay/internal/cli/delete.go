@@ -13,7 +13,12 @@ func (a *app) remove() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete",
 		Short: "Stop plugins and forget them",
-		Args:  cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return fmt.Errorf("%q is not one of: plugin NAME..., -f FILE", args[0])
+		},
 	}
 	cmd.AddCommand(a.deletePlugins())
 	var files []string

@@ -28,8 +28,8 @@ func (a *app) describe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "describe",
 		Short: "Tell all about a plugin",
-		Args:  cobra.NoArgs,
 	}
+	kindsOnly(cmd, "plugin NAME")
 	cmd.AddCommand(&cobra.Command{
 		Use:               "plugin NAME",
 		Aliases:           []string{"plugins"},
@@ -96,7 +96,11 @@ func describeStatus(out io.Writer, r plugin.Resource) error {
 		return err
 	}
 	for _, st := range s.Streams {
-		fmt.Fprintf(out, "Stream:      %s %s %s, %d messages, %d dropped %s\n", st.Kind, st.Name, st.State, st.Messages, st.Dropped, oneLine(st.Message))
+		fmt.Fprintf(out, "Stream:      %s %s %s, %d messages, %d dropped", st.Kind, st.Name, st.State, st.Messages, st.Dropped)
+		if st.Message != "" {
+			fmt.Fprint(out, " ", oneLine(st.Message))
+		}
+		fmt.Fprintln(out)
 	}
 	if len(s.LastWords) > 0 {
 		fmt.Fprintln(out, "\nLast words:")

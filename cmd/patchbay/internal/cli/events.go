@@ -61,12 +61,7 @@ func (a *app) events() *cobra.Command {
 
 func printEvent(out io.Writer, output string, e plugin.Event) error {
 	if output == "json" {
-		text, err := json.Marshal(e)
-		if err != nil {
-			return err
-		}
-		_, err = out.Write(append(text, '\n'))
-		return err
+		return printJSONLine(out, e)
 	}
 	_, err := fmt.Fprintf(out, "%s %-20s %s\n", e.Time.Local().Format(clock), e.Plugin, printable(eventText(e)))
 	return err

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/patchbay-dev/patchbay/core/api/wire"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -94,6 +96,7 @@ func bounded(from io.Reader, name string) ([]byte, error) {
 
 // fromFolder reads all manifests below path, in the order of their names. YAML and
 // JSON files that are not manifests may stand between them: they are told and left.
+// Links to files are followed: mounted configuration is made of them.
 func fromFolder(err io.Writer, path string) ([]wire.File, error) {
 	var all []wire.File
 	walk := filepath.WalkDir(path, func(at string, entry fs.DirEntry, e error) error {
@@ -103,15 +106,18 @@ func fromFolder(err io.Writer, path string) ([]wire.File, error) {
 			return usage("%s", e)
 		case entry.IsDir() && hidden:
 			return fs.SkipDir
-		case hidden || !entry.Type().IsRegular() || !isManifestName(at):
+		case hidden || !isManifestName(at):
 			return nil
+		}
+		if regular, e := isRegular(at, entry); e != nil || !regular {
+			return e
 		}
 		f, e := fromFile(at)
 		if e != nil {
 			return e
 		}
-		if !bytes.Contains([]byte(f.Content), []byte("apiVersion")) {
-			fmt.Fprintf(err, "%s: left out: it has no apiVersion\n", at)
+		if !isManifest([]byte(f.Content)) {
+			fmt.Fprintf(err, "%s: left out: it has neither apiVersion nor kind, metadata or spec\n", at)
 			return nil
 		}
 		if all = append(all, f); len(all) > filesMax {
@@ -122,12 +128,75 @@ func fromFolder(err io.Writer, path string) ([]wire.File, error) {
 	return all, walk
 }
 
+// isRegular reports whether a file, or what a link leads to, can be read as one.
+func isRegular(at string, entry fs.DirEntry) (bool, error) {
+	if entry.Type()&fs.ModeSymlink == 0 {
+		return entry.Type().IsRegular(), nil
+	}
+	info, err := os.Stat(at)
+	if err != nil {
+		return false, usage("%s", err)
+	}
+	return info.Mode().IsRegular(), nil
+}
+
+// isManifest reports whether any document of text has a manifest's field at its
+// top: one that misspells another field is a manifest still, and is told so by the
+// daemon. So is what cannot be read but has a line that begins with one.
+func isManifest(text []byte) bool {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	for {
+		var document yaml.Node
+		err := decoder.Decode(&document)
+		if errors.Is(err, io.EOF) {
+			return false
+		}
+		if err != nil {
+			return hasFieldLine(text)
+		}
+		if len(document.Content) == 0 || document.Content[0].Kind != yaml.MappingNode {
+			continue
+		}
+		for i, top := 0, document.Content[0].Content; i < len(top); i += 2 {
+			if isManifestField(top[i].Value) {
+				return true
+			}
+		}
+	}
+}
+
+func hasFieldLine(text []byte) bool {
+	for line := range bytes.Lines(text) {
+		field, _, found := bytes.Cut(line, []byte(":"))
+		if found && isManifestField(string(bytes.Trim(field, " \t{\"'"))) {
+			return true
+		}
+	}
+	return false
+}
+
+func isManifestField(name string) bool {
+	switch name {
+	case "apiVersion", "kind", "metadata", "spec":
+		return true
+	}
+	return false
+}
+
 func isManifestName(path string) bool {
 	switch filepath.Ext(path) {
 	case ".yaml", ".yml", ".json":
 		return true
 	}
 	return false
+}
+
+// filesOnly is for verbs whose files are named by -f.
+func filesOnly(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("name files with -f: %s -f %s", cmd.CommandPath(), strings.Join(args, " -f "))
 }
 
 // fileFlag adds -f.

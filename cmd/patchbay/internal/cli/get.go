@@ -25,8 +25,8 @@ func (a *app) get() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get",
 		Short: "Show plugins, or the operations of one",
-		Args:  cobra.NoArgs,
 	}
+	kindsOnly(cmd, "plugins [NAME...], operations NAME, instances NAME")
 	cmd.AddCommand(a.getPlugins(), a.getOperations(), a.getInstances())
 	return cmd
 }

@@ -94,12 +94,7 @@ func moment(text string, now time.Time) (time.Time, error) {
 func printLine(out io.Writer, output string, l plugin.LogLine) error {
 	switch output {
 	case "json":
-		text, err := json.Marshal(l)
-		if err != nil {
-			return err
-		}
-		_, err = out.Write(append(text, '\n'))
-		return err
+		return printJSONLine(out, l)
 	case "raw":
 		_, err := fmt.Fprintln(out, l.Message)
 		return err

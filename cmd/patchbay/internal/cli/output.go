@@ -37,8 +37,52 @@ func printJSON(to io.Writer, v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(to, "%s\n", text)
+	_, err = fmt.Fprintf(to, "%s\n", readable(text))
 	return err
+}
+
+// printJSONLine writes v as one line.
+func printJSONLine(to io.Writer, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = to.Write(append(readable(text), '\n'))
+	return err
+}
+
+// readable writes <, > and & as they are: Go escapes them for web pages, also in
+// what the daemon passes on as it is. It changes text in place.
+func readable(text []byte) []byte {
+	to := text[:0]
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' || i+1 == len(text) {
+			to = append(to, text[i])
+			continue
+		}
+		if i+6 <= len(text) {
+			if c := unescaped(string(text[i : i+6])); c != 0 {
+				to = append(to, c)
+				i += 5
+				continue
+			}
+		}
+		to = append(to, text[i], text[i+1]) // so that an escaped backslash begins nothing
+		i++
+	}
+	return to
+}
+
+func unescaped(sequence string) byte {
+	switch strings.ToLower(sequence) {
+	case `\u003c`:
+		return '<'
+	case `\u003e`:
+		return '>'
+	case `\u0026`:
+		return '&'
+	}
+	return 0
 }
 
 // printYAML writes what printJSON writes, in the same order, as YAML.

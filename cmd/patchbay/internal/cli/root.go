@@ -50,11 +50,22 @@ type app struct {
 	context, url, dataDir, tokenFile string
 	// entered turns true when a verb begins: errors before are of usage.
 	entered bool
+	// errs is where it is said that the daemon is gone, and back.
+	errs io.Writer
+}
+
+// link says once that a stream lost its daemon, and once that it is back.
+func (a *app) link(why error) {
+	if why == nil {
+		fmt.Fprintln(a.errs, "the daemon is back")
+		return
+	}
+	fmt.Fprintf(a.errs, "the link to the daemon is gone, looking for it again: %s\n", oneLine(why.Error()))
 }
 
 // Root makes the command line. serve is the daemon's command; nil leaves it out.
 func Root(version string, serve *cobra.Command) *cobra.Command {
-	return (&app{version: version}).root(serve)
+	return (&app{version: version, errs: os.Stderr}).root(serve)
 }
 
 func (a *app) root(serve *cobra.Command) *cobra.Command {
@@ -104,7 +115,7 @@ type streams struct {
 }
 
 func run(ctx context.Context, version string, serve *cobra.Command, args []string, s streams) int {
-	a := &app{version: version}
+	a := &app{version: version, errs: s.err}
 	root := a.root(serve)
 	root.SetArgs(args)
 	root.SetIn(s.in)
@@ -174,6 +185,18 @@ func terminal(w io.Writer) bool {
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// kindsOnly makes a verb that needs a kind say which there are.
+func kindsOnly(cmd *cobra.Command, kinds string) {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.FParseErrWhitelist.UnknownFlags = true // they are the kind's, and it is what is wrong
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usage("say what to %s: %s", cmd.Name(), kinds)
+		}
+		return usage("%s: %q is not one of: %s", cmd.Name(), args[0], kinds)
+	}
 }
 
 // usage is an error of the command line that only a verb can find.

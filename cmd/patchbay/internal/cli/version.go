@@ -41,7 +41,11 @@ func (a *app) versions() *cobra.Command {
 				fmt.Fprintln(cmd.ErrOrStderr(), message(err)) // no daemon is no fault here
 				return nil
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "daemon   %s (API %s, node %s)\n", daemon.Version, daemon.API, orDash(daemon.Node))
+			node := ""
+			if daemon.Node != "" {
+				node = ", node " + daemon.Node
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "daemon   %s (API %s%s)\n", daemon.Version, daemon.API, node)
 			return nil
 		},
 	}

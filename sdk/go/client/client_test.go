@@ -1,0 +1,109 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/api/wire"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+func TestDataDirOf_nobodysHomeIsNoFolder(t *testing.T) {
+	for _, tt := range []struct {
+		user              int
+		state, home, want string
+	}{
+		{0, "", "", "/var/lib/patchbay"}, {1, "/s", "/h", "/s/patchbay"}, {1, "", "/h", "/h/.local/state/patchbay"},
+		{1, "", "", ""}, {1, "rel", "rel", ""},
+	} {
+		env := map[string]string{"XDG_STATE_HOME": tt.state, "HOME": tt.home}
+		if got := dataDirOf(tt.user, func(name string) string { return env[name] }); got != tt.want {
+			t.Errorf("%+v: got %q", tt, got)
+		}
+	}
+}
+
+func TestWait_afterTheDeadlineLooksOnceMore(t *testing.T) {
+	r := plugin.Resource{Generation: 1, Status: plugin.Status{Generation: 1}}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(r) }))
+	defer s.Close()
+	c, err := New(Options{URL: s.URL, Token: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	for state, want := range map[plugin.State]string{
+		plugin.Running: "", plugin.Starting: "one: deadline: it is still starting", plugin.Failed: "it failed", "": "it has no state yet",
+	} {
+		r.Status.State = state
+		r.Metadata.Name = "one"
+		_, err := c.Wait(late, "one", IsRunning)
+		if (want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", state, err, want)
+		}
+	}
+	s.Close()
+	if _, err := c.Wait(late, "one", IsRunning); !errors.Is(err, plugin.ErrDeadline) || !strings.Contains(err.Error(), "cannot be said") {
+		t.Errorf("no daemon: got %v", err)
+	}
+}
+
+// eventServer gives one event and then ends the connection, the stream, or nothing.
+func eventServer(t *testing.T, token string, sequence int, end string) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer "+token {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("Content-Type", wire.SSEType)
+		fmt.Fprintf(w, "id: %d\ndata: {\"specversion\":\"1.0\",\"id\":\"%d\",\"type\":\"a\",\"source\":\"/x\"}\n\n%s", sequence, sequence, end)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestEvents_followTheDaemonToItsNewPort(t *testing.T) {
+	dir := t.TempDir()
+	write := func(url, token string) {
+		for name, text := range map[string]string{wire.APIAddrFile: url, wire.APITokenFile: token} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	first := eventServer(t, "old", 1, "")
+	second := eventServer(t, "new", 2, "event: end\ndata: {}\n\n")
+	write(first.URL, "old")
+	var links []bool
+	c, err := New(Options{DataDir: dir, Link: func(why error) { links = append(links, why == nil) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for e, err := range c.Events(t.Context(), EventOptions{Follow: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ids = append(ids, e.ID); e.ID == "1" {
+			write(second.URL, "new")
+			go first.Close() // it waits for the connection, which ends with this event
+		}
+	}
+	if got := strings.Join(ids, " "); got != "1 2" {
+		t.Errorf("got events %s, want 1 2", got)
+	}
+	if len(links) != 2 || links[0] || !links[1] {
+		t.Errorf("got links %v, want gone and back, once each", links)
+	}
+}
