@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -194,6 +195,41 @@ func TestFaulty_areRefusedByBoth(t *testing.T) {
 			}
 			if _, err := p.Parse("", []byte(text)); !errors.Is(err, plugin.ErrInvalid) {
 				t.Errorf("the parser says %v to:\n%s", err, text)
+			}
+		})
+	}
+}
+
+func TestFaulty_decodeHidesNoOthers(t *testing.T) {
+	const head = "apiVersion: patchbay/v1\nkind: Plugin\nmetadata: {name: a}\nspec:\n"
+	for name, tt := range map[string]struct {
+		spec string
+		want []string
+	}{
+		"portable": {"  portable: {language: cobol, functions: [a, a, 'b c']}\n  limits: {memory: 1MiB}\n  streams:\n    - {source: s, publish: p}\n    - {sink: k, subscribe: p}\n", []string{
+			"spec.portable.language", "spec.portable.executable", "spec.portable.functions[1]", "spec.portable.functions[2]",
+			"spec.limits.memory", "spec.streams[0].source", "spec.streams[1].sink"}},
+		"container": {"  container: {image: 'A B', port: 99999, network: 'a b'}\n  limits: {memory: 1MiB}\n", []string{
+			"spec.container.image", "spec.container.port", "spec.container.network", "spec.limits.memory"}},
+		"container without image": {"  container: {prot: 80, network: 'a b'}\n", []string{
+			"spec.container.image", "spec.container.prot", "spec.container.network"}},
+		"starlark": {"  starlark: {source: 5}\n  limits: {memory: 1MiB}\n", []string{"spec.starlark.source", "spec.limits.memory"}},
+		"goplugin": {"  goplugin: {command: 5}\n  mode: job\n", []string{"spec.goplugin.handshake", "spec.goplugin.command", "spec.mode"}},
+		"provider": {"  provider: {command: [a, 5]}\n  mode: job\n", []string{"spec.provider.command[0]", "spec.provider.command[1]", "spec.mode"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parser().Parse("", []byte(head+tt.spec))
+			var faults plugin.Faults
+			if !errors.As(err, &faults) {
+				t.Fatalf("got %v, want faults", err)
+			}
+			for _, want := range tt.want {
+				if !slices.ContainsFunc(faults, func(f plugin.Fault) bool { return f.Path == want && f.Line > 0 }) {
+					t.Errorf("no fault at %s in:\n%v", want, err)
+				}
+			}
+			if len(faults) != len(tt.want) {
+				t.Errorf("got %d faults, want %d:\n%v", len(faults), len(tt.want), err)
 			}
 		})
 	}

@@ -85,7 +85,9 @@ func (c *Config) Check() error {
 	fault := func(flag, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("--%s: "+format, append([]any{flag}, args...)...))
 	}
-	if dir, err := filepath.Abs(c.DataDir); err != nil || c.DataDir == "" {
+	if dir, err := filepath.Abs(c.DataDir); c.DataDir == "" {
+		fault("data-dir", "give a folder: without HOME there is no default")
+	} else if err != nil {
 		fault("data-dir", "%q is not a folder's path", c.DataDir)
 	} else {
 		c.DataDir = dir

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"encoding"
 	"encoding/json"
 	"fmt"
@@ -69,7 +70,7 @@ func (d *decoder) wantKind(p *place, n *node, k kind) bool {
 	case k == text && (n.kind == number || n.kind == boolean):
 		d.wrong(p, n, "want a text, not %s; quote it: %q", n.kind, n.written)
 	case k == list && n.kind < list:
-		d.wrong(p, n, "want a list, not %s; write [%s]", n.kind, abbreviate(n.written+n.text))
+		d.wrong(p, n, "want a list, not %s; write [%s]", n.kind, abbreviate(cmp.Or(n.written, n.text)))
 	default:
 		d.wrong(p, n, "want %s, not %s", k, n.kind)
 	}
@@ -317,7 +318,7 @@ func (d *decoder) mapping(p *place, n *node, v reflect.Value, tag reflect.Struct
 }
 
 func (d *decoder) duplicate(p *place, f field) {
-	d.fault(p, f.line, f.column, "stands here a second time; keep one of them")
+	d.fault(p, f.line, f.column, saysDuplicate+"; keep one of them")
 }
 
 // unique reports keys that stand twice in what is passed on as it is.

@@ -60,7 +60,7 @@ func (d *decoder) structure(p *place, n *node, v reflect.Value) {
 	}
 	for i, m := range known {
 		if !seen[i] && m.tag.Get("required") == "true" {
-			d.wrong(p.in(m.name), n, "is missing%s", docOf(m.tag))
+			d.wrong(p.in(m.name), n, saysMissing+"%s", docOf(m.tag))
 		}
 	}
 }
@@ -77,7 +77,7 @@ func (d *decoder) unknown(p *place, f field, known []member, spec bool) {
 	if hint == "" {
 		hint = "; known here: " + strings.Join(names, ", ")
 	}
-	d.fault(p.in(f.key), f.line, f.column, "unknown field%s", hint)
+	d.fault(p.in(f.key), f.line, f.column, saysUnknown+"%s", hint)
 }
 
 // docOf returns a field's documentation as the tail of a fault.

@@ -78,7 +78,7 @@ func (s *jsonScanner) peek() byte {
 
 func (s *jsonScanner) value(depth int) (*node, *plugin.Fault) {
 	if depth > depthMax {
-		return nil, s.fault("is nested more than %d levels deep; flatten it", depthMax)
+		return nil, s.fault(tooDeep)
 	}
 	c := s.peek()
 	n := &node{line: s.line, column: s.pos - s.lineStart + 1, size: 1, depth: 1}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/patchbay-dev/patchbay/core/manifest"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -193,6 +194,7 @@ func TestParse_faults(t *testing.T) {
 		{"too large payload", with(cmdLine + "  limits: {payload: 65MiB}\n"), []string{`m:6:21: spec.limits.payload: 68157440 bytes is too large; the most is 64MiB`}},
 		{"number for text", with("  toy: {command: [1.50]}\n"), []string{`m:5:19: spec.toy.command[0]: want a text, not a number; quote it: "1.50"`}},
 		{"text for list", with("  toy: {command: x}\n"), []string{`m:5:18: spec.toy.command: want a list, not a text; write [x]`}},
+		{"number for list", with("  toy: {command: 5}\n"), []string{`m:5:18: spec.toy.command: want a list, not a number; write [5]`}},
 		{"enum", with("  toy: {command: [x], kind: larg}\n"), []string{`m:5:29: spec.toy.kind: "larg" is unknown; did you mean "large"?; want one of small, large`}},
 		{"enum in list", with("  toy: {command: [x], kinds: [small, tiny]}\n"), []string{`spec.toy.kinds[1]: "tiny" is unknown`}},
 		{"min", with("  toy: {command: [x], count: 0}\n"), []string{`spec.toy.count: 0 is too small; the least is 1`}},
@@ -239,6 +241,16 @@ func TestParse_faults(t *testing.T) {
 		{"merge bomb", mergeBomb(), []string{`merges too much; write the fields out`}},
 		{"deep", with("  toy: {command: [x], params: {a: " + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "}}\n"), []string{`is nested more than 100 levels deep; flatten it`}},
 		{"deep by aliases", deep(), []string{`levels deep with its aliases expanded`}},
+		{"deep for the library", strings.Repeat("[", 20_000), []string{`m:1:1: is nested more than 100 levels deep; flatten it`}},
+		{"deep later", with("  toy: " + strings.Repeat("{a: ", 20_000)), []string{`is nested more than 100 levels deep; flatten it`}},
+		{"deep JSON", "{\n\"a\": " + strings.Repeat("[", 200) + strings.Repeat("]", 200) + "}", []string{`m:2:105: is nested more than 100 levels deep; flatten it`}},
+		{"UTF-16 with a mark", "\xff\xfea\x00:\x00", []string{`m:1:1: looks like UTF-16; write UTF-8`}},
+		{"UTF-16 without", "\x00a\x00:\x00 \x00b", []string{`m:1:1: looks like UTF-16; write UTF-8`}},
+		{"binary", "\x7fELF\x02\x01\x01\x00\x00\x00", []string{`m:1:1: looks like a binary file, not a manifest; write UTF-8`}},
+		{"binary without NUL", "\x1f\x8b\x08\xff\xe9", []string{`m:1:1: looks like a binary file, not a manifest; write UTF-8`}},
+		{"Latin-1", with("  toy: {command: [caf\xe9]}\n"), []string{`m:5:22: is not UTF-8: byte 0xE9 looks like an older encoding such as Latin-1; write UTF-8`}},
+		{"control", with("  toy: {command: [a\x01]}\n"), []string{`m:5:20: is not YAML: a control character stands here; take it out`}},
+		{"syntax in the first line", "kind: [", []string{`m:1:1: is not YAML: `}},
 		{"tag", with("  toy: !!binary aGVsbG8=\n"), []string{`m:5:8: tag "!!binary" is not known here; leave it out`}},
 		{"too large", strings.Repeat("# a comment line\n", 1<<17), []string{`m: has 2228224 bytes, the most is 1048576; split it into several files`}},
 		{"empty", "# nothing\n", []string{`m: holds no manifest; write apiVersion: patchbay/v1`}},
@@ -266,6 +278,128 @@ func TestParse_faults(t *testing.T) {
 				t.Errorf("took %v", took)
 			}
 		})
+	}
+}
+
+// strict is an adapter whose Check says nothing more when its block cannot be
+// decoded, as most do.
+type strict struct{}
+
+type strictBlock struct {
+	Language string         `json:"language" required:"true" enum:"go,python"`
+	Image    string         `json:"image" required:"true"`
+	Port     int            `json:"port,omitempty" min:"1" max:"65535"`
+	Python   string         `json:"python,omitempty"`
+	Names    []string       `json:"names,omitempty"`
+	Source   string         `json:"source,omitempty"`
+	Module   string         `json:"module,omitempty"`
+	Parts    []strictNested `json:"parts,omitempty"`
+	Raw      plugin.RawJSON `json:"raw,omitempty"`
+}
+
+type strictNested struct {
+	Name  string          `json:"name" required:"true"`
+	Every plugin.Duration `json:"every" required:"true"`
+}
+
+func (strict) Name() string { return "strict" }
+func (strict) Spec() any    { return &strictBlock{} }
+func (strict) Check(m plugin.Manifest) error {
+	var b strictBlock
+	if err := manifest.Decode(m, &b); err != nil {
+		return err
+	}
+	var faults plugin.Faults
+	if !strings.HasPrefix(b.Image, "img") {
+		faults.Add("spec.strict.image", "%q is no image", b.Image)
+	}
+	if b.Port == 0 {
+		faults.Add("spec.strict.port", "is missing")
+	}
+	if b.Language == "go" && b.Python != "" {
+		faults.Add("spec.strict.python", "only goes with python")
+	}
+	if len(b.Names) == 0 {
+		faults.Add("spec.strict", "declares nothing")
+	}
+	for i, name := range b.Names {
+		if len(name) != 1 {
+			faults.Add(fmt.Sprintf("spec.strict.names[%d]", i), "%q is no name", name)
+		}
+	}
+	for i, part := range b.Parts {
+		if len(part.Name) != 1 {
+			faults.Add(fmt.Sprintf("spec.strict.parts[%d].name", i), "%q is no name", part.Name)
+		}
+	}
+	if b.Module == "" && b.Source == "" {
+		faults.Add("spec.strict.module", "is missing; give it, or source")
+	}
+	for i, s := range m.Spec.Streams {
+		if b.Names == nil || s.Source != b.Names[0] {
+			faults.Add(fmt.Sprintf("spec.streams[%d].source", i), "%q is not declared; add it to spec.strict.names", s.Source)
+		}
+	}
+	if m.Spec.Limits.Memory != 0 {
+		faults.Add("spec.limits.memory", "is not enforced")
+	}
+	return faults.Err()
+}
+func (strict) Launch(context.Context, plugin.Launch) (plugin.Instance, error) {
+	return nil, errors.New("strict")
+}
+
+func TestParse_decodeFaultsHideNoOthers(t *testing.T) {
+	const streams = "  streams: [{source: z, publish: p}]\n"
+	for _, tt := range []struct {
+		name, block, rest string
+		want              []string
+	}{
+		{"enum", "language: cobol, image: no, port: 1, python: p, names: [aa, bb], module: m", streams + "  limits: {memory: 1MiB}\n", []string{
+			"strict.language", "strict.image", "strict.names[0]", "strict.names[1]", "streams[0].source", "limits.memory"}},
+		{"required and missing", "image: no, names: [aa], module: m", "", []string{"strict.language", "strict.image", "strict.port", "strict.names[0]"}},
+		{"out of range", "language: go, image: no, port: 99999, names: [aa], module: m", "", []string{"strict.image", "strict.port", "strict.names[0]"}},
+		{"unknown", "language: go, imag: no, image: no, port: 1, names: [a]", "", []string{"strict.imag", "strict.image", "strict.module"}},
+		{"lack of what was meant", "language: go, image: img, prt: 1, nmes: [a], sorce: s", "", []string{"strict.prt", "strict.nmes", "strict.sorce"}},
+		{"lack of what was dropped", "language: go, image: img, port: 1, names: x, source: 5", streams, []string{"strict.names", "strict.source"}},
+		{"item of a list", "language: go, image: img, port: 1, names: [aa, 5, bb], module: m", "", []string{"strict.names[0]", "strict.names[1]", "strict.names[2]"}},
+		{"object in a list", "language: go, image: img, port: 1, names: [a], module: m, parts: [{name: aa, every: 5}, 7, {name: bb, every: 1s}]", "", []string{
+			"strict.parts[0].name", "strict.parts[0].every", "strict.parts[1]", "strict.parts[2].name"}},
+		{"duplicate", "language: go, image: no, image: img, port: 1, names: [a], module: m", "", []string{"strict.image", "strict.image"}},
+		{"duplicate in raw", "language: go, image: no, port: 1, names: [a], module: m, raw: {a: 1, a: 2}", "", []string{"strict.image", "strict.raw.a"}},
+		{"second adapter", "image: no, port: 1, names: [a], module: m", "  toy: {command: [x]}\n", []string{"strict.language", "strict.image", "toy"}},
+		{"no object", "", "", []string{"strict"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			in := with("  strict: {" + tt.block + "}\n" + tt.rest)
+			if tt.block == "" {
+				in = with("  strict: 5\n")
+			}
+			_, err := manifest.NewParser(strict{}, toy{"toy"}).Parse("m", []byte(in))
+			var faults plugin.Faults
+			errors.As(err, &faults)
+			var got []string
+			for i, f := range faults {
+				got = append(got, strings.TrimPrefix(f.Path, "spec."))
+				if f.Line == 0 || i > 0 && f.Line < faults[i-1].Line {
+					t.Errorf("%v: no line, or not in order", f)
+				}
+			}
+			less := func(a, b string) bool { return a < b }
+			if diff := cmp.Diff(tt.want, got, cmpopts.SortSlices(less)); diff != "" {
+				t.Errorf("(-want +got):\n%s\n%v", diff, err)
+			}
+		})
+	}
+}
+
+func TestCheck_decodeFaultsHideNoOthers(t *testing.T) {
+	m := plugin.Manifest{APIVersion: plugin.APIVersion, Kind: plugin.Kind, Metadata: plugin.Metadata{Name: "a"},
+		Spec: plugin.Spec{Adapter: "strict", Block: plugin.RawJSON(`{"language":"c","image":"no","port":1,"names":["a"],"module":"m"}`)}}
+	err := manifest.NewParser(strict{}).Check(m)
+	var faults plugin.Faults
+	if !errors.As(err, &faults) || len(faults) != 2 || faults[1].Path != "spec.strict.image" {
+		t.Errorf("got %v, want faults of language and image", err)
 	}
 }
 

@@ -70,6 +70,9 @@ func (p *Parser) ParseFrom(file, source string, data []byte) ([]plugin.Manifest,
 // documents reads data as JSON when it is JSON, else as YAML. JSON is read by a
 // scanner of our own because YAML refuses its tabs.
 func documents(data []byte, each func(*node) bool) *plugin.Fault {
+	if fault := notUTF8(data); fault != nil {
+		return fault
+	}
 	start := bytes.TrimLeft(bytes.TrimPrefix(data, []byte("\ufeff")), " \t\r\n")
 	if len(start) == 0 || start[0] != '{' {
 		return yamlDocuments(data, each)
@@ -84,7 +87,9 @@ func documents(data []byte, each func(*node) bool) *plugin.Fault {
 		if len(inside) > 0 && inside[0] != '"' && inside[0] != '}' {
 			return yamlDocuments(data, each) // a flow mapping: {apiVersion: ...}
 		}
-		fault.Detail = "is not JSON: " + fault.Detail
+		if fault.Detail != tooDeep {
+			fault.Detail = "is not JSON: " + fault.Detail
+		}
 	}
 	for _, n := range read {
 		if n.size > nodesMax {
@@ -168,7 +173,7 @@ func (p *Parser) manifest(root *node, source string) (plugin.Manifest, plugin.Fa
 	missing := false
 	if m.Spec.Adapter == "" {
 		missing = slices.ContainsFunc(faults, func(f plugin.Fault) bool {
-			return strings.HasPrefix(f.Path, "spec.") && strings.HasPrefix(f.Detail, "unknown field")
+			return strings.HasPrefix(f.Path, "spec.") && strings.HasPrefix(f.Detail, saysUnknown)
 		})
 	}
 	return m, append(faults, p.check(m, missing)...)
@@ -190,6 +195,11 @@ func (p *Parser) check(m plugin.Manifest, adapterTold bool) plugin.Faults {
 	switch {
 	case known:
 		faults = append(faults, asFaults("spec."+m.Spec.Adapter, adapter.Check(m))...)
+		for _, f := range beyondDecode(adapter, m) {
+			if !slices.Contains(faults, f) {
+				faults = append(faults, f)
+			}
+		}
 	case m.Spec.Adapter != "":
 		faults.Add("spec."+m.Spec.Adapter, "is no adapter%s; known: %s",
 			didYouMean(m.Spec.Adapter, p.names), strings.Join(p.names, ", "))

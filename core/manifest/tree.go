@@ -14,6 +14,9 @@ const (
 	depthMax = 100     // every walk over a document is recursive
 )
 
+// tooDeep is what is said of a document with more than depthMax levels.
+const tooDeep = "is nested more than 100 levels deep; flatten it"
+
 type kind uint8
 
 const (

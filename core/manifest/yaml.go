@@ -64,11 +64,20 @@ var yamlLine = regexp.MustCompile(`^line (\d+): `)
 // syntaxFault turns an error of the library into a fault with line and remedy.
 func syntaxFault(data []byte, err error) *plugin.Fault {
 	detail := strings.TrimPrefix(err.Error(), "yaml: ")
-	fault := &plugin.Fault{}
+	fault := &plugin.Fault{Line: 1, Column: 1} // the library tells no line when it is the first
 	if found := yamlLine.FindStringSubmatch(detail); found != nil {
 		fault.Line, _ = strconv.Atoi(found[1])
-		fault.Column = 1
 		detail = detail[len(found[0]):]
+	}
+	control := strangeControl(data)
+	switch {
+	case strings.Contains(detail, "exceeded max depth"):
+		fault.Detail = tooDeep
+		return fault
+	case strings.Contains(detail, "control characters") && control >= 0:
+		fault.Line, fault.Column = position(data, control)
+		fault.Detail = "is not YAML: a control character stands here; take it out, or write it as an escape in double quotes"
+		return fault
 	}
 	fault.Detail = "is not YAML: " + detail
 	for i, line := range bytes.Split(data, []byte("\n")) {
@@ -98,7 +107,7 @@ func (c *converter) convert(y *yaml.Node, depth int) (*node, *plugin.Fault) {
 		return nil, at(y, "the document has more than %d nodes; split it", nodesMax)
 	}
 	if depth > depthMax {
-		return nil, at(y, "is nested more than %d levels deep; flatten it", depthMax)
+		return nil, at(y, tooDeep)
 	}
 	n := &node{line: y.Line, column: y.Column, size: 1, depth: 1}
 	var fault *plugin.Fault

@@ -50,7 +50,8 @@ func child() {
 // part is a process of this program that plays one. It dies with its parent.
 func part(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
-	cmd.Env, cmd.Stderr = []string{}, os.Stderr
+	// A program built with -race sleeps a second before it ends, unless told.
+	cmd.Env, cmd.Stderr = []string{"GORACE=atexit_sleep_ms=0"}, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"time"
 
+	"github.com/docker/docker/client"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sys/unix"
@@ -70,11 +70,17 @@ func load() string {
 
 // docker is the engine's version, or says that none answers.
 func docker(ctx context.Context) string {
+	const none = "engine: none answers"
+	engine, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
+	if err != nil {
+		return none
+	}
+	defer engine.Close()
 	ctx, cancel := context.WithTimeout(ctx, engineMax)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "docker", "version", "--format", "{{.Server.Version}}").Output()
-	if v := strings.TrimSpace(string(out)); err == nil && v != "" {
-		return v
+	v, err := engine.ServerVersion(ctx)
+	if err != nil {
+		return none
 	}
-	return "engine: none answers"
+	return v.Version
 }

@@ -74,7 +74,7 @@ func manyPlugins(ctx context.Context, h *harness) ([]row, error) {
 	restart := absolute(fmt.Sprintf("%d plugins: restart to first answer", h.many), "ms", millis([]time.Duration{d.answer})[0], atMost(manyStartMax))
 	restart.note("all of them run after %.1f s", running.Seconds())
 	memory := absolute(fmt.Sprintf("%d plugins: memory over idle", h.many), "MB", megabytes(held)-idle, atMost(manyMemoryMax))
-	memory.note("%.0f MB, idle %.0f MB", megabytes(held), idle)
+	memory.note("%.0f MB, idle %.0f MB; each has code of its own", megabytes(held), idle)
 	page := absolute(fmt.Sprintf("%d plugins: page of %d", h.many, pageSize), "ms", median(pages), atMost(manyPageMax))
 	page.note("median of %d, worst %.0f", len(pages), slices.Max(pages))
 	return []row{restart, memory, page}, nil
