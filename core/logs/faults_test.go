@@ -332,7 +332,7 @@ func TestFollow_answersThatOvertakeEachOther(t *testing.T) {
 func TestOrder_tellsBySequenceWhateverOvertakesWhat(t *testing.T) {
 	var o order
 	var got []string
-	tell := func(lines []plugin.LogLine) { got = append(got, lines[0].Message) }
+	tell := func(_ uint64, lines []plugin.LogLine) { got = append(got, lines[0].Message) }
 	named := func(name string) []plugin.LogLine { return []plugin.LogLine{{Message: name}} }
 	a, b, c := o.begin(), o.begin(), o.begin()
 	o.end(c, 9, named("9"), tell)

@@ -86,14 +86,18 @@ func (h *Hub) unsubscribe(t *tail) {
 	delete(h.followers, t)
 }
 
-// tell hands lines to the live tail. It never waits: who is behind reads on in
+// tell hands lines to the live tail, with their IDs when they are stored; they
+// are made only if somebody follows. It never waits: who is behind reads on in
 // history.
-func (h *Hub) tell(lines []plugin.LogLine) {
+func (h *Hub) tell(sequence uint64, lines []plugin.LogLine) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for t := range h.followers {
 		if t.plugin != "" && t.plugin != lines[0].Plugin {
 			continue
+		}
+		if sequence != 0 && lines[0].ID == "" {
+			identify(sequence, lines)
 		}
 		select {
 		case t.batches <- lines:
@@ -101,6 +105,13 @@ func (h *Hub) tell(lines []plugin.LogLine) {
 			t.once.Do(func() { close(t.behind) })
 			delete(h.followers, t)
 		}
+	}
+}
+
+func identify(sequence uint64, lines []plugin.LogLine) {
+	prefix := strconv.FormatUint(sequence, 10) + "."
+	for i := range lines {
+		lines[i].ID = prefix + strconv.Itoa(i+1)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
@@ -154,6 +155,14 @@ func (w writer) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
+// valid makes bytes a text; what is not UTF-8 becomes U+FFFD.
+func valid(text []byte) string {
+	if utf8.Valid(text) {
+		return string(text)
+	}
+	return strings.ToValidUTF8(string(text), "\uFFFD")
+}
+
 // policy says what happens to a line when the queue is full.
 type policy int
 
@@ -166,7 +175,7 @@ const (
 func (l *Log) add(s *stream, text []byte, cut bool, now time.Time, full policy) {
 	line := plugin.LogLine{
 		Time: now, Plugin: l.plugin, Instance: l.instance, Stream: s.name,
-		Message: strings.ToValidUTF8(string(text), "\uFFFD"), Truncated: cut,
+		Message: valid(text), Truncated: cut,
 	}
 	lift(&line, now)
 	l.mu.Lock()
@@ -191,7 +200,11 @@ func (l *Log) crowded() bool { return l.queued >= queueLinesMax || l.bytes >= qu
 func (l *Log) enqueue(s *stream, line plugin.LogLine, size int) {
 	b := s.open
 	if b == nil {
-		b = &batch{stream: s, began: line.Time, lines: make([]plugin.LogLine, 0, 8)}
+		room := 8
+		if l.queued >= batchLines { // a flood: it will be full
+			room = batchLines
+		}
+		b = &batch{stream: s, began: line.Time, lines: make([]plugin.LogLine, 0, room)}
 		s.open = b
 		l.queue = append(l.queue, b)
 	}

@@ -35,7 +35,7 @@ func (o *order) begin() (ticket uint64) {
 
 // end takes the answer to a publication and tells what can be told now. Nothing is
 // to be told of one that failed: lines is nil.
-func (o *order) end(ticket, sequence uint64, lines []plugin.LogLine, tell func([]plugin.LogLine)) {
+func (o *order) end(ticket, sequence uint64, lines []plugin.LogLine, tell func(sequence uint64, lines []plugin.LogLine)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.answered(ticket)
@@ -51,7 +51,7 @@ func (o *order) end(ticket, sequence uint64, lines []plugin.LogLine, tell func([
 	}
 	told := 0
 	for told < len(o.stored) && o.stored[told].after <= o.first {
-		tell(o.stored[told].lines)
+		tell(o.stored[told].sequence, o.stored[told].lines)
 		told++
 	}
 	o.stored = slices.Delete(o.stored, 0, told)

@@ -1,7 +1,6 @@
 package logs
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -48,7 +47,7 @@ func (l *Log) tellEarly() {
 	l.room.Broadcast() // a flood is noticed by those who wait
 	l.mu.Unlock()
 	for _, lines := range early {
-		l.hub.tell(lines)
+		l.hub.tell(0, lines)
 	}
 }
 
@@ -82,16 +81,11 @@ func (l *Log) next() *batch {
 	}
 }
 
-// done gives the lines of a stored batch their IDs, tells the followers, and
-// frees what it held.
+// done tells the followers of a stored batch, and frees what it held.
 func (l *Log) done(b *batch, ticket, sequence uint64) {
 	var lines []plugin.LogLine
 	if !b.told {
 		lines = b.lines
-		prefix := strconv.FormatUint(sequence, 10) + "."
-		for i := range lines {
-			lines[i].ID = prefix + strconv.Itoa(i+1)
-		}
 	}
 	l.hub.order.end(ticket, sequence, lines, l.hub.tell)
 	l.mu.Lock()

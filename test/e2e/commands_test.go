@@ -364,12 +364,16 @@ func cmdRequest(ts *testscript.TestScript, _ bool, args []string) {
 func cmdIdle(ts *testscript.TestScript, _ bool, args []string) {
 	d := of(ts).daemons[args[0]]
 	ts.Check(poll(patience, func() error {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", d.cmd.Process.Pid, d.cmd.Process.Pid))
-		if err != nil {
-			return err
+		// Children belong to the thread that started them.
+		lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", d.cmd.Process.Pid))
+		if err != nil || len(lists) == 0 {
+			return fmt.Errorf("daemon %s: no threads: %v", args[0], err)
 		}
-		if kids := strings.TrimSpace(string(data)); kids != "" {
-			return fmt.Errorf("daemon %s has children: %s", args[0], kids)
+		for _, list := range lists {
+			data, err := os.ReadFile(list)
+			if kids := strings.TrimSpace(string(data)); err == nil && kids != "" {
+				return fmt.Errorf("daemon %s has children: %s", args[0], kids)
+			}
 		}
 		return nil
 	}))
