@@ -90,6 +90,9 @@ func (b *mending) mend(block plugin.RawJSON) (plugin.RawJSON, bool) {
 		if len(d.report.faults) == 0 {
 			return root.appendJSON(nil), true
 		}
+		if d.report.cut {
+			return nil, false // enough is told already, and each round costs a decode
+		}
 		for _, f := range d.report.faults {
 			b.apply(root, v.Elem().Type(), f)
 		}

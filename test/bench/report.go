@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -141,12 +142,15 @@ func (r report) print(out io.Writer) {
 
 // write replaces the file, whole or not at all.
 func (r report) write(path string) error {
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
+	var text bytes.Buffer
+	to := json.NewEncoder(&text)
+	to.SetEscapeHTML(false) // ">= 0.75" is for people, too
+	to.SetIndent("", "  ")
+	if err := to.Encode(r); err != nil {
 		return err
 	}
 	part := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".part")
-	if err := os.WriteFile(part, append(data, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(part, text.Bytes(), 0o644); err != nil {
 		return err
 	}
 	return os.Rename(part, path)
