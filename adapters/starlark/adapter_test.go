@@ -433,3 +433,20 @@ func BenchmarkLaunch(b *testing.B) {
 		}
 	}
 }
+
+func TestCheck_probe(t *testing.T) {
+	for block, want := range map[string]bool{
+		`{"starlark":{"source":"def f(): pass\n"}}`:                                                        true,
+		`{"starlark":{"source":"def f(): pass\n"},"probe":{"interval":"10s","timeout":"1s","failures":3}}`: true,
+		`{"starlark":{"source":"def f(): pass\n"},"probe":{"interval":"1s"}}`:                              false,
+	} {
+		var m plugin.Manifest
+		if err := json.Unmarshal([]byte(`{"metadata":{"name":"p"},"spec":`+block+`}`), &m); err != nil {
+			t.Fatal(err)
+		}
+		err := starlark.New().Check(m)
+		if want != (err == nil) || (err != nil && !strings.Contains(err.Error(), "spec.probe")) {
+			t.Errorf("%s: got %v", block, err)
+		}
+	}
+}
