@@ -8,8 +8,8 @@ LDFLAGS    := -s -w -X main.version=$(VERSION)
 # Pinned, so that lint says the same everywhere until somebody changes it here.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
-# Seconds per fuzz target in make test; make fuzz FUZZ_SECONDS=600 looks longer.
-FUZZ_SECONDS ?= 3
+# Inputs per fuzz target in make test; make fuzz FUZZ_RUNS=10000000 looks longer.
+FUZZ_RUNS ?= 30000
 ONLY       ?= .
 GENERATED  := manifests/schema core/api/openapi.json
 
@@ -32,7 +32,7 @@ demo: build plugins ## The same as run, in a folder of its own, and exit
 	@test/demo.sh exit
 
 test: build plugins ## Everything: engine, python, -race, real plugins of others, stories, short fuzz
-	@FUZZ_SECONDS=$(FUZZ_SECONDS) test/all.sh
+	@FUZZ_RUNS=$(FUZZ_RUNS) test/all.sh
 
 unit: ## Tests that need nothing but Go: no engine, no python, no real plugins of others
 	$(GO) test ./core/... ./sdk/... ./cmd/... ./adapters/starlark/... ./adapters/provider/... ./adapters/internal/... ./test/arch
@@ -60,8 +60,8 @@ check-generated: ## Fail when a generated file is not what the code says
 	 if [ "$$before" != "$$after" ]; then echo "generated files were not current; make generate has written them:"; \
 	   diff <(echo "$$before") <(echo "$$after"); exit 1; fi
 
-fuzz: ## Every fuzz target for FUZZ_SECONDS each
-	@test/fuzz.sh $(FUZZ_SECONDS)
+fuzz: ## Every fuzz target on FUZZ_RUNS inputs each
+	@test/fuzz.sh $(FUZZ_RUNS)
 
 clean: ## Remove what was built and the data folder of make run
 	rm -rf bin .patchbay test/bench/latest.json

@@ -45,7 +45,7 @@ left() {
 before=$(left)
 
 failed=0
-test/fuzz.sh "${FUZZ_SECONDS:-3}" || failed=1
+test/fuzz.sh "${FUZZ_RUNS:-30000}" || failed=1
 (cd test/upstream && "$go" test -race -timeout "$timeout" ./...) || failed=1
 # The daemon of the stories has the race detector too.
 E2E_RACE=1 "$go" test -race -timeout "$timeout" ./... || failed=1
