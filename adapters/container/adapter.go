@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"sync"
 
 	"github.com/docker/docker/client"
 
@@ -32,9 +31,6 @@ type Adapter struct {
 	fault  error         // why there is no client: the host is no address
 	starts chan struct{} // a token per start under way; the next waits or is cancelled
 	pulls  pulls
-
-	mu    sync.Mutex
-	sweep string // node to sweep before the first launch, since no engine answered at boot
 }
 
 var (
@@ -96,9 +92,6 @@ func (a *Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance,
 func (a *Adapter) launch(ctx context.Context, s Spec, l plugin.Launch) (plugin.Instance, error) {
 	if a.fault != nil {
 		return nil, a.fault
-	}
-	if err := a.sweepLate(ctx); err != nil {
-		return nil, err
 	}
 	img, err := a.image(ctx, s, l.Manifest.Spec.Digest)
 	if err != nil {

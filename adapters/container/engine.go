@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,49 +47,47 @@ func (a *Adapter) Available(ctx context.Context) error {
 	return fmt.Errorf("docker: %w: no engine answers at %s; start one, or set DOCKER_HOST", plugin.ErrUnavailable, host)
 }
 
-// Sweep removes the containers that an earlier daemon of this node left behind,
-// and names them. When no engine answers, it is done before the first launch.
-func (a *Adapter) Sweep(ctx context.Context, node string) (removed []string, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.sweep = node
-	return a.sweepLocked(ctx)
-}
-
-// sweepLate makes up for a sweep that found no engine. It runs before the first
-// container of this daemon is created, so it cannot remove one of those.
-func (a *Adapter) sweepLate(ctx context.Context) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.sweep == "" {
-		return nil
-	}
-	_, err := a.sweepLocked(ctx)
-	return err
-}
-
-func (a *Adapter) sweepLocked(ctx context.Context) (removed []string, err error) {
+// Strays lists the containers that bear the node's label and an instance that
+// keep does not know. It is ErrUnavailable while no engine answers.
+func (a *Adapter) Strays(ctx context.Context, node string, keep func(instance string) bool) ([]plugin.Stray, error) {
 	if a.fault != nil {
 		return nil, a.fault
 	}
+	ctx, cancel := context.WithTimeout(ctx, callMax)
+	defer cancel()
 	list, err := a.engine.ContainerList(ctx, container.ListOptions{
-		All: true, Filters: filters.NewArgs(filters.Arg("label", labelNode+"="+a.sweep)),
+		All: true, Filters: filters.NewArgs(filters.Arg("label", labelNode+"="+node)),
 	})
 	if err != nil {
-		return nil, class("sweep", err)
+		return nil, class("strays", err)
+	}
+	var strays []plugin.Stray
+	for _, c := range list {
+		if instance := c.Labels[labelInstance]; !keep(instance) {
+			strays = append(strays, plugin.Stray{
+				Kind: "container", Name: c.ID, Adapter: a.Name(), Instance: instance,
+				Detail: c.Labels[labelPlugin] + ", " + c.Status,
+			})
+		}
+	}
+	slices.SortFunc(strays, func(x, y plugin.Stray) int { return cmp.Compare(x.Instance, y.Instance) })
+	return strays, nil
+}
+
+// Sweep removes strays: an id of the engine is of one container for ever, so
+// nothing has to be proved anew.
+func (a *Adapter) Sweep(ctx context.Context, strays []plugin.Stray) (removed []plugin.Stray, err error) {
+	if a.fault != nil {
+		return nil, a.fault
 	}
 	var failed []error
-	for _, c := range list {
-		if err := remove(ctx, a.engine, c.ID); err != nil {
+	for _, one := range strays {
+		if err := remove(ctx, a.engine, one.Name); err != nil {
 			failed = append(failed, err)
 			continue
 		}
-		removed = append(removed, c.Labels[labelInstance])
+		removed = append(removed, one)
 	}
-	if len(failed) == 0 {
-		a.sweep = ""
-	}
-	slices.Sort(removed)
 	return removed, errors.Join(failed...)
 }
 

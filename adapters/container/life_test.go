@@ -31,16 +31,23 @@ func TestSweep(t *testing.T) {
 		t.Cleanup(func() { _ = i.Stop(within(t)) })
 		ids = append(ids, l.ID)
 	}
-	removed, err := a.Sweep(within(t), mine)
-	if err != nil || len(removed) != 1 || removed[0] != ids[0] {
-		t.Errorf("sweep: got %v, %v, want %s", removed, err, ids[0])
+	if kept, err := a.Strays(within(t), mine, func(instance string) bool { return instance == ids[0] }); err != nil || len(kept) != 0 {
+		t.Errorf("strays, all of them kept: got %v, %v, want none", kept, err)
+	}
+	strays, err := a.Strays(within(t), mine, keepNone)
+	if err != nil || len(strays) != 1 || strays[0].Instance != ids[0] || strays[0].Kind != "container" {
+		t.Fatalf("strays: got %v, %v, want %s", strays, err, ids[0])
+	}
+	removed, err := a.Sweep(within(t), strays)
+	if err != nil || len(removed) != 1 || removed[0] != strays[0] {
+		t.Errorf("sweep: got %v, %v, want %v", removed, err, strays)
 	}
 	nothingOf(t, ids[0])
 	if len(containersOf(t, ids[1])) != 1 {
 		t.Errorf("sweep took a container of another node")
 	}
-	if again, err := a.Sweep(within(t), mine); err != nil || len(again) != 0 {
-		t.Errorf("second sweep: got %v, %v, want nothing", again, err)
+	if again, err := a.Strays(within(t), mine, keepNone); err != nil || len(again) != 0 {
+		t.Errorf("after the sweep: got %v, %v, want nothing", again, err)
 	}
 }
 
@@ -80,29 +87,15 @@ func TestWait_killedAndRemovedBySomebody(t *testing.T) {
 	}
 }
 
-// A sweep that finds no engine is made up for before the first launch.
-func TestSweep_lateWhenNoEngineAnswers(t *testing.T) {
-	old := conformance.NewLaunch(t, manifestOf(plugin.Job, `{"image": "`+tag+`", "pull": "never"}`))
-	mine := node + "-late"
-	i, err := container.New(container.Options{Node: mine}).Launch(within(t), old)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = i.Stop(within(t)) })
-
+// Without an engine nobody knows what is left: the core asks again.
+func TestStrays_withoutAnEngine(t *testing.T) {
 	g := newGate(t)
 	g.shut()
-	a := container.New(container.Options{Node: mine, Host: "unix://" + g.path})
+	a := container.New(container.Options{Node: node, Host: "unix://" + g.path})
 	t.Cleanup(func() { _ = a.Close() })
-	if _, err := a.Sweep(within(t), mine); !errors.Is(err, plugin.ErrUnavailable) {
-		t.Errorf("sweep without an engine: got %v, want plugin.ErrUnavailable", err)
+	if _, err := a.Strays(within(t), node, keepNone); !errors.Is(err, plugin.ErrUnavailable) {
+		t.Errorf("strays without an engine: got %v, want plugin.ErrUnavailable", err)
 	}
-	g.open(t)
-	l := conformance.NewLaunch(t, manifestOf(plugin.Job, jobBlock(`["job", "exit", "0"]`)))
-	j, err := a.Launch(within(t), l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	j.Wait()
-	nothingOf(t, old.ID)
 }
+
+func keepNone(string) bool { return false }

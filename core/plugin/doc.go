@@ -9,7 +9,11 @@
 //	interface          implemented by  asked for by        gives
 //	Specifier          Adapter         core/manifest       the Go type of its manifest block
 //	Availability       Adapter         core/api            can it launch anything at all, now?
-//	Sweeper            Adapter         cmd/.../serve       removal of what an earlier daemon left
+//	Sweeper            Adapter         core/reconcile      removal of what an earlier daemon left
+//	Adopter            Adapter         core/supervise      an instance of an earlier daemon, found again
+//	Survivor           Instance        core/supervise      an instance that the next daemon can adopt
+//	Limited            Instance        core/supervise      how its limits are enforced
+//	Resumer            Output          an adapter          a log that goes on after an adoption
 //	Resident           Adapter         core/supervise      instances that need no folder
 //	Ender              Instance        core/supervise      its end as a channel
 //	Prober             Instance        core/supervise      a sign of life

@@ -54,6 +54,22 @@ const (
 	Job     Mode = "job"     // launched per invocation; its exit is the result
 )
 
+// Lifetime says whether a plugin outlives the daemon.
+type Lifetime string
+
+// The lifetimes.
+const (
+	// Detached outlives a daemon that dies or leaves it; the next one on the same
+	// data folder adopts it. The default for services.
+	Detached Lifetime = "detached"
+	// Bound ends with the daemon within a second, however that ends. Runs of a
+	// job are always bound.
+	Bound Lifetime = "bound"
+)
+
+// Detached reports whether an instance of s is to outlive the daemon.
+func (s Spec) Detached() bool { return s.Mode != Job && s.Lifetime != Bound }
+
 // Spec is what a plugin runs and how it is kept. Zero values mean the default;
 // core/manifest writes the defaults in.
 type Spec struct {
@@ -62,6 +78,7 @@ type Spec struct {
 	// the wire they are that key ("provider": {...}).
 	Adapter  string              `json:"-"`
 	Block    RawJSON             `json:"-"`
+	Lifetime Lifetime            `json:"lifetime,omitempty" doc:"detached (default for services): it outlives a daemon that dies, and the next one adopts it. bound: it ends with the daemon." enum:"detached,bound"`
 	Env      map[string]EnvValue `json:"env,omitempty" doc:"The plugin's environment: a text, or {secret: name}. Nothing is inherited from the daemon."`
 	Restart  Restart             `json:"restart,omitzero" doc:"When and how often a dead service is started again."`
 	Probe    Probe               `json:"probe,omitzero" doc:"How a running service is asked for a sign of life."`
@@ -250,7 +267,7 @@ func (s *Spec) UnmarshalJSON(data []byte) error {
 	}
 	for key, block := range all {
 		switch key {
-		case "mode", "env", "restart", "probe", "limits", "timeouts", "digest", "streams":
+		case "mode", "lifetime", "env", "restart", "probe", "limits", "timeouts", "digest", "streams":
 		default:
 			s.Adapter, s.Block = key, block
 		}

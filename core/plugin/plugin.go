@@ -53,6 +53,9 @@ type Launch struct {
 	Dir    string
 	Output Output
 	Host   Host
+	// Node names the daemon for as long as its data folder is kept. What outlives
+	// the daemon is marked with it and the ID, to be found again.
+	Node string
 }
 
 // Output takes what a plugin prints. It outlives the instance.
@@ -139,9 +142,65 @@ type Availability interface {
 
 // Sweeper is implemented by an Adapter whose plugins can outlive a killed daemon.
 type Sweeper interface {
-	// Sweep removes what an earlier daemon with the same node identity left
-	// behind, and names it. It runs once at boot, before any launch.
-	Sweep(ctx context.Context, node string) (removed []string, err error)
+	// Strays lists what an earlier daemon with the same node identity left
+	// behind and nobody will adopt: what bears the node's mark and an instance
+	// for which keep returns false. It changes nothing.
+	Strays(ctx context.Context, node string, keep func(instance string) bool) ([]Stray, error)
+	// Sweep removes strays that Strays returned, proving each anew before it is
+	// signalled, and returns those that are gone.
+	Sweep(ctx context.Context, strays []Stray) (removed []Stray, err error)
+}
+
+// A Stray is something of an earlier life that belongs to nobody.
+type Stray struct {
+	// Kind is process, container, folder, socket or stream.
+	Kind string `json:"kind"`
+	// Name says which: a pid, a container's id, a path, a subject.
+	Name     string `json:"name"`
+	Adapter  string `json:"adapter,omitempty"`
+	Instance string `json:"instance,omitempty"`
+	// Detail is for people: the command line without its arguments' values, an age.
+	Detail string `json:"detail,omitempty"`
+}
+
+// Adopter is implemented by an Adapter whose instances can outlive the daemon.
+type Adopter interface {
+	// Adopt finds an instance again that an earlier daemon launched with the
+	// same l.ID and l.Dir, whose files are still there, and returns once it
+	// answers. handle is what the instance's Handle returned then. Nothing is
+	// signalled, and nothing is sent to it, before it is proved to be that very
+	// instance. One that is gone, or cannot be proved, is ErrNotFound and left
+	// alone. One that is proved and does not answer is ended before another
+	// error is returned.
+	Adopt(ctx context.Context, l Launch, handle RawJSON) (Instance, error)
+}
+
+// Survivor is implemented by an Instance that can outlive the daemon.
+type Survivor interface {
+	// Handle returns what Adopt needs to find the instance again. It may hold
+	// keys: the core stores it 0600 in the instance's folder and shows it to
+	// nobody. It is asked for once, after the launch.
+	Handle() (RawJSON, error)
+	// Leave lets go of the instance and leaves it running: whatever serves it in
+	// the daemon ends, and Wait answers that it was left. Nothing else is called
+	// afterwards.
+	Leave()
+}
+
+// Resumer is implemented by an Output whose streams can go on where an earlier
+// daemon stopped. It is for writers: files are resumed by the core.
+type Resumer interface {
+	// Lines returns how many lines of the stream have been taken.
+	Lines(s LogStream) uint64
+	// Resume says that what is written next to the stream begins behind so many
+	// lines. Those that are kept already are taken for read, and skipped.
+	Resume(s LogStream, lines uint64)
+}
+
+// Limited is implemented by an Instance that keeps limits of its manifest.
+type Limited interface {
+	// Limits says for each limit that is set how it is enforced, or why not.
+	Limits() []LimitStatus
 }
 
 // Resident is implemented by an Adapter whose instances live inside the daemon:

@@ -50,10 +50,22 @@ type Status struct {
 	LastWords []string `json:"lastWords,omitempty"`
 	// Facts are what the instance says of itself: pid, container, protocol.
 	Facts map[string]string `json:"facts,omitempty"`
+	// Limits is how each limit that is set is enforced.
+	Limits []LimitStatus `json:"limits,omitempty"`
 	// InFlight counts invocations under way.
 	InFlight int `json:"inFlight"`
 	// Streams is the state of each declared stream.
 	Streams []StreamStatus `json:"streams,omitempty"`
+}
+
+// LimitStatus is how one limit of a manifest is kept.
+type LimitStatus struct {
+	// Name is the field's: memory, cpu, pids, openFiles.
+	Name string `json:"name"`
+	// By is what keeps it: cgroup2, cgroup1, rlimit, engine. Empty when nothing does.
+	By string `json:"by,omitempty"`
+	// Message says why it is not kept, or what differs from what is asked.
+	Message string `json:"message,omitempty"`
 }
 
 // StreamStatus is how one declared stream is doing.

@@ -11,6 +11,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -176,25 +177,55 @@ func restarts(old, now plugin.Manifest) bool {
 // containers takes some ten seconds.
 const sweepMax = time.Minute
 
-// Sweep removes what an earlier daemon on the same data folder left behind. It is
-// for the boot, before Run.
-func (r *Reconciler) Sweep(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, sweepMax)
-	defer cancel()
+// Strays lists what an earlier daemon on the same data folder left behind and
+// nobody keeps. An adapter that cannot tell now is an error beside the others'
+// strays.
+func (r *Reconciler) Strays(ctx context.Context, keep func(instance string) bool) (strays []plugin.Stray, err error) {
+	var failed []error
 	for name, a := range r.deps.Adapters {
 		s, ok := a.(plugin.Sweeper)
 		if !ok {
 			continue
 		}
-		removed, err := s.Sweep(ctx, r.node)
-		switch {
-		case errors.Is(err, plugin.ErrUnavailable): // the adapter sweeps once it can
-			r.deps.Log.Debug("the adapter is not available", "adapter", name, "error", err)
-		case err != nil:
-			r.deps.Log.Warn("what an earlier daemon left could not be looked for", "adapter", name, "error", err)
+		some, err := s.Strays(ctx, r.node, keep)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", name, err))
 		}
-		for _, one := range removed {
-			r.deps.Log.Info("removed what an earlier daemon left", "adapter", name, "name", one)
+		strays = append(strays, some...)
+	}
+	return strays, errors.Join(failed...)
+}
+
+// Sweep removes strays. It is for the boot, before Run.
+func (r *Reconciler) Sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, sweepMax)
+	defer cancel()
+	strays, err := r.Strays(ctx, func(string) bool { return false })
+	switch {
+	case errors.Is(err, plugin.ErrUnavailable):
+		r.deps.Log.Debug("an adapter is not available", "error", err)
+	case err != nil:
+		r.deps.Log.Warn("what an earlier daemon left could not be looked for", "error", err)
+	}
+	for name, a := range r.deps.Adapters {
+		var own []plugin.Stray
+		for _, one := range strays {
+			if one.Adapter == name {
+				own = append(own, one)
+			}
 		}
+		if s, ok := a.(plugin.Sweeper); ok && len(own) > 0 {
+			r.sweep(ctx, s, own)
+		}
+	}
+}
+
+func (r *Reconciler) sweep(ctx context.Context, s plugin.Sweeper, strays []plugin.Stray) {
+	removed, err := s.Sweep(ctx, strays)
+	if err != nil {
+		r.deps.Log.Warn("what an earlier daemon left could not all be removed", "error", err)
+	}
+	for _, one := range removed {
+		r.deps.Log.Info("removed what an earlier daemon left", "adapter", one.Adapter, "kind", one.Kind, "name", one.Name, "instance", one.Instance)
 	}
 }
