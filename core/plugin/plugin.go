@@ -179,11 +179,12 @@ type Adopter interface {
 type Survivor interface {
 	// Handle returns what Adopt needs to find the instance again. It may hold
 	// keys: the core stores it 0600 in the instance's folder and shows it to
-	// nobody. It is asked for once, after the launch.
+	// nobody. It is asked for once, after the launch, and is ErrInvalid for an
+	// instance that is bound to the daemon.
 	Handle() (RawJSON, error)
 	// Leave lets go of the instance and leaves it running: whatever serves it in
-	// the daemon ends, and Wait answers that it was left. Nothing else is called
-	// afterwards.
+	// the daemon ends, and Wait answers that it was left. From then on Stop
+	// reaches nothing.
 	Leave()
 }
 

@@ -121,6 +121,10 @@ var checks = []check{
 	{"wrong digest", nil, wrongDigest},
 	{"launch cancelled", nil, launchCancelled},
 	{"launch deadline", nil, launchDeadline},
+	{"adopted", outlives, isAdopted},
+	{"adopted again and again", outlives, isAdoptedTwice},
+	{"died meanwhile", func(f Fixture) bool { return outlives(f) && canSignal(f) }, diedMeanwhile},
+	{"strange handles", outlives, strangeHandles},
 	{"nothing grows", nil, nothingGrows},
 }
 

@@ -35,7 +35,7 @@ const (
 
 // helperTask is what the helper does before it executes argv[2:].
 type helperTask struct {
-	Parent int      `json:"parent"`           // the daemon's pid: another parent means that it is gone
+	Parent int      `json:"parent,omitempty"` // the daemon's pid: another parent means that it is gone; 0: detached
 	Report int      `json:"report"`           // descriptor for the one line that says what went wrong
 	Exe    int      `json:"exe,omitempty"`    // descriptor of a pinned executable; 0 = execute by path
 	Script bool     `json:"script,omitempty"` // the pinned executable is a script
@@ -53,7 +53,10 @@ func (l *launch) throughHelper(s Spec) error {
 	}
 	l.owned = append(l.owned, r, w)
 	l.helper, l.reportTo = r, w
-	task := helperTask{Parent: os.Getpid(), Report: l.add(w), Tmp: s.PrivateTmp, Keep: s.belowTmp()}
+	task := helperTask{Report: l.add(w), Tmp: s.PrivateTmp, Keep: s.belowTmp()}
+	if !s.Detached {
+		task.Parent = os.Getpid()
+	}
 	if l.exe != nil {
 		task.Exe, task.Script = l.add(l.exe.file), l.exe.script
 	}
@@ -131,13 +134,8 @@ func Child() {
 
 // run returns only with an error.
 func (t helperTask) run(argv []string) error {
-	// The kernel disarms the signal when credentials change, as they do in a
-	// new user namespace: arm it again, then look whether it came too late.
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-		return fmt.Errorf("parent death signal: %w", err)
-	}
-	if os.Getppid() != t.Parent {
-		return errors.New("the daemon is gone")
+	if err := t.bind(); err != nil {
+		return err
 	}
 	if err := t.mount(); err != nil {
 		return fmt.Errorf("private /tmp: %w", err)
@@ -154,6 +152,22 @@ func (t helperTask) run(argv []string) error {
 		}
 	}
 	return startError(syscall.Exec(path, argv, os.Environ()))
+}
+
+// bind makes a bound child end with the daemon. The kernel disarms the signal when
+// credentials change, as they do in a new user namespace: arm it again, then look
+// whether it came too late.
+func (t helperTask) bind() error {
+	if t.Parent == 0 {
+		return nil
+	}
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("parent death signal: %w", err)
+	}
+	if os.Getppid() != t.Parent {
+		return errors.New("the daemon is gone")
+	}
+	return nil
 }
 
 // mount covers /tmp, in this mount namespace only, and shows the kept folders

@@ -42,17 +42,26 @@ func pin(path, digest string) (_ *pinned, err error) {
 	if p.before, err = p.stat(); err != nil {
 		return nil, fmt.Errorf("digest: %w: %w", plugin.ErrInvalid, err)
 	}
-	sum := sha256.New()
-	if _, err := io.Copy(sum, file); err != nil {
+	got, err := hash(file)
+	if err != nil {
 		return nil, fmt.Errorf("digest: %w: %w", plugin.ErrUnavailable, err)
 	}
-	if got := hex.EncodeToString(sum.Sum(nil)); !strings.EqualFold(got, want) {
-		return nil, fmt.Errorf("digest: %w: %s has %s%s, not %s", plugin.ErrInvalid, path, digestPrefix, got, digest)
+	if !strings.EqualFold(got, digestPrefix+want) {
+		return nil, fmt.Errorf("digest: %w: %s has %s, not %s", plugin.ErrInvalid, path, got, digest)
 	}
 	var magic [2]byte
 	_, err = file.ReadAt(magic[:], 0)
 	p.script = string(magic[:]) == "#!"
 	return p, ignoreEOF(err)
+}
+
+// hash returns "sha256:HEX" of what r still has.
+func hash(r io.Reader) (string, error) {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, r); err != nil {
+		return "", err
+	}
+	return digestPrefix + hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 func (p *pinned) stat() (st syscall.Stat_t, err error) {

@@ -8,13 +8,18 @@
 //
 //   - A child is the leader of its own process group. When it ends, for whatever
 //     reason, the rest of the group gets SIGKILL before the leader is reaped, so
-//     that the group's number cannot have passed to somebody else. What left the
-//     group by setsid is not followed.
-//   - A child ends with the daemon: PDEATHSIG is SIGKILL. The kernel sends it when
-//     the *thread* that forked ends, so all starts happen on one OS thread that
-//     is kept for the life of the daemon. Go checks in the child that the parent
-//     was not gone before the signal was armed. Grandchildren have no such
-//     signal: after kill -9 of the daemon they live on as orphans.
+//     that the group's number cannot have passed to somebody else; and so does
+//     everything that bears its mark, an environment variable which what it
+//     starts inherits, also after setsid.
+//   - A bound child ends with the daemon: PDEATHSIG is SIGKILL. The kernel sends it
+//     when the *thread* that forked ends, so all starts happen on one OS thread
+//     that is kept for the life of the daemon. Go checks in the child that the
+//     parent was not gone before the signal was armed.
+//   - A detached child has a session of its own and outlives the daemon. Its
+//     [Handle] finds it again, and [Adopt] signals nothing that it has not proved
+//     to be that very process: through a pidfd opened before the proof. The exit
+//     of an adopted process is seen by that pidfd; its code is known where the
+//     kernel tells it (Linux 6.15), and otherwise said to be unknown.
 //   - With [Spec].Digest what is executed is the very file that was hashed.
 //   - A child holds no file of the daemon but those that Spec names.
 //

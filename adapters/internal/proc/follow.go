@@ -29,7 +29,7 @@ func Follow(ctx context.Context, path string, stop <-chan struct{}, line func([]
 		return fmt.Errorf("follow: %w", err)
 	}
 	defer func() { _ = file.Close() }()
-	w, err := watch(path)
+	w, err := watchFile(path)
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ type watcher struct {
 	wake    chan struct{}
 }
 
-func watch(path string) (*watcher, error) {
+func watchFile(path string) (*watcher, error) {
 	w := &watcher{wake: make(chan struct{})}
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"encoding/json"
 	"bufio"
 	"context"
 	"fmt"
@@ -63,6 +64,26 @@ func play(role string) {
 			panic(err)
 		}
 		fmt.Println(p.Pid())
+	case "leaving-daemon": // starts a detached child and tells its handle
+		env := []string{roleVar + "=" + os.Args[2], markVariable + "=" + os.Args[3]}
+		p, err := Start(Spec{Path: os.Args[0], Env: env, PrivateTmp: os.Args[1], Detached: true})
+		if err != nil {
+			panic(err)
+		}
+		h, err := p.Handle()
+		if err != nil {
+			panic(err)
+		}
+		if err := json.NewEncoder(os.Stdout).Encode(h); err != nil {
+			panic(err)
+		}
+	case "escapes": // has a child in a session of its own
+		kid := exec.Command(os.Args[0])
+		kid.Env = []string{roleVar + "=block", markVariable + "=" + os.Getenv(markVariable)}
+		kid.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := kid.Start(); err != nil {
+			panic(err)
+		}
 	case "look":
 		look()
 		os.Exit(0)

@@ -24,23 +24,39 @@ const (
 	groupGoneStep = 2 * time.Millisecond
 )
 
-// A Process is one started child. It is safe for concurrent use.
+// A Process is one started or adopted child. It is safe for concurrent use.
 type Process struct {
 	pid  int
+	mark string        // value of markVariable in its environment; may be empty
 	done chan struct{} // closed when the leader is reaped; exit is set before
 	gone chan struct{} // closed when the group is empty, soon after
 	exit plugin.Exit
+	left chan struct{} // closed by Leave
+	// pidfd is polled for the end, and closed then; nil where the kernel has none.
+	pidfd *os.File
 
 	mu     sync.Mutex
 	reaped bool // from here on the pid may be somebody else's
 
 	stopping sync.Mutex // held by whoever walks the ladder
+
+	learnt     chan struct{} // closed once executable is set; nil for a bound child
+	executable string        // digest of what it executes
 }
 
-// adopt watches a child that was just started.
-func adopt(pid, pidfd int) *Process {
-	p := &Process{pid: pid, done: make(chan struct{}), gone: make(chan struct{})}
-	go p.reap(pidfd) // ends with the child
+func newProcess(pid, pidfd int, mark string) *Process {
+	p := &Process{pid: pid, mark: mark, done: make(chan struct{}), gone: make(chan struct{}), left: make(chan struct{})}
+	if pidfd >= 0 {
+		_ = unix.SetNonblock(pidfd, true)
+		p.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
+	}
+	return p
+}
+
+// watch takes over a child that was just started.
+func watch(pid, pidfd int, mark string) *Process {
+	p := newProcess(pid, pidfd, mark)
+	go p.reap() // ends with the child, or with Leave
 	return p
 }
 
@@ -96,7 +112,11 @@ func parentOf(pid int) int { return readStat(strconv.Itoa(pid)).parent }
 type stat struct {
 	state         byte
 	parent, group int
+	start         uint64 // clock ticks since boot: with the boot's id it is never given twice to a pid
 }
+
+// startField is where proc(5) has the start time, counted from the state.
+const startField = 19
 
 func readStat(pid string) (s stat) {
 	text, err := os.ReadFile("/proc/" + pid + "/stat")
@@ -111,13 +131,19 @@ func readStat(pid string) (s stat) {
 	s.state = fields[0][0]
 	s.parent, _ = strconv.Atoi(string(fields[1]))
 	s.group, _ = strconv.Atoi(string(fields[2]))
+	if len(fields) > startField {
+		s.start, _ = strconv.ParseUint(string(fields[startField]), 10, 64)
+	}
 	return s
 }
 
 // reap waits for the leader's end, takes the group along while the leader still
 // holds its number, and publishes the exit.
-func (p *Process) reap(pidfd int) {
-	awaitExit(p.pid, pidfd)
+func (p *Process) reap() {
+	if !p.awaitEnd() {
+		p.letGo()
+		return
+	}
 	p.mu.Lock()
 	_ = syscall.Kill(-p.pid, syscall.SIGKILL)
 	status, err := wait4(p.pid)
@@ -126,31 +152,75 @@ func (p *Process) reap(pidfd int) {
 
 	p.exit = exitOf(status, err)
 	close(p.done)
+	killMarked(p.mark) // what left the group
 	p.awaitGroup()
 	close(p.gone)
 }
 
-// awaitExit returns when the process has ended, without reaping it. With a pidfd
-// the goroutine sleeps in the runtime's poller; without one (a kernel or a
-// filter that has none) it occupies a thread.
-func awaitExit(pid, pidfd int) {
-	const ended = unix.WEXITED | unix.WNOWAIT
-	if pidfd >= 0 {
-		_ = unix.SetNonblock(pidfd, true)
-		file := os.NewFile(uintptr(pidfd), "pidfd")
-		defer func() { _ = file.Close() }()
-		if conn, err := file.SyscallConn(); err == nil {
-			var result error
-			err = conn.Read(func(fd uintptr) bool {
-				result = ignoringEINTR(func() error { return unix.Waitid(unix.P_PIDFD, int(fd), nil, ended, nil) })
-				return !errors.Is(result, unix.EAGAIN)
-			})
-			if err == nil && result == nil {
-				return
+// seeEnd does for an adopted process, which somebody else reaps, what reap does
+// for a child. It closes own, a descriptor of the process.
+func (p *Process) seeEnd(own int, start uint64) {
+	defer func() { _ = unix.Close(own) }()
+	if !p.awaitEnd() {
+		p.letGo()
+		return
+	}
+	p.mu.Lock()
+	p.reaped = true
+	p.mu.Unlock()
+	p.exit = exitOfOther(own)
+	close(p.done)
+	killMarked(p.mark)
+	p.killGroup(start)
+	p.awaitGroup()
+	close(p.gone)
+}
+
+// killGroup kills what is left of an adopted process's group. The number is the
+// group's as long as it has members, and somebody else's once a younger process
+// has it for a pid.
+func (p *Process) killGroup(start uint64) {
+	all, err := pids()
+	if err != nil {
+		return
+	}
+	ours := func(pid int) bool {
+		leader := readStat(strconv.Itoa(p.pid)).start
+		return readStat(strconv.Itoa(pid)).group == p.pid && (leader == 0 || leader == start)
+	}
+	for _, pid := range all {
+		if ours(pid) {
+			killProven(pid, ours)
+		}
+	}
+}
+
+// awaitEnd returns true when the process has ended, without reaping it, and false
+// when it was left. With a pidfd the goroutine sleeps in the runtime's poller;
+// without one (a kernel or a filter that has none) it occupies a thread, and cannot
+// be left.
+func (p *Process) awaitEnd() bool {
+	if p.pidfd != nil {
+		defer func() { _ = p.pidfd.Close() }()
+		if conn, err := p.pidfd.SyscallConn(); err == nil {
+			err = conn.Read(func(fd uintptr) bool { return readable(int(fd)) })
+			if err == nil {
+				return true
+			}
+			if p.Left() {
+				return false
 			}
 		}
 	}
-	_ = ignoringEINTR(func() error { return unix.Waitid(unix.P_PID, pid, nil, ended, nil) })
+	_ = ignoringEINTR(func() error { return unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil) })
+	return true
+}
+
+// readable reports whether the process of a pidfd has ended.
+func readable(pidfd int) bool {
+	set := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(set, 0)
+	return err == nil && n > 0
 }
 
 func wait4(pid int) (status syscall.WaitStatus, err error) {
@@ -198,20 +268,12 @@ func (p *Process) awaitGroup() {
 }
 
 func groupRuns(group int) bool {
-	proc, err := os.Open("/proc")
+	all, err := pids()
 	if err != nil {
 		return true
 	}
-	defer func() { _ = proc.Close() }()
-	names, err := proc.Readdirnames(-1)
-	if err != nil {
-		return true
-	}
-	for _, name := range names {
-		if name[0] < '0' || name[0] > '9' {
-			continue
-		}
-		if s := readStat(name); s.group == group && s.state != 'Z' && s.state != 'X' {
+	for _, pid := range all {
+		if s := readStat(strconv.Itoa(pid)); s.group == group && s.state != 'Z' && s.state != 'X' {
 			return true
 		}
 	}

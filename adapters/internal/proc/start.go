@@ -39,6 +39,9 @@ type Spec struct {
 	// PrivateTmp is a folder that the child sees as /tmp; "" gives it the
 	// machine's. What Path, Dir and Args name below /tmp stays visible there.
 	PrivateTmp string
+	// Detached lets the child outlive the daemon: it gets a session of its own and
+	// no death signal, and its Handle finds it again.
+	Detached bool
 }
 
 // Start starts a child. It returns once the target itself is being executed. An
@@ -57,11 +60,14 @@ func Start(s Spec) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Path, startError(err))
 	}
-	p := adopt(pid, pidfd)
+	p := watch(pid, pidfd, markOf(s.Env))
 	if err := l.confirm(); err != nil {
 		p.Kill()
 		p.Wait()
 		return nil, fmt.Errorf("start %s: %w", s.Path, err)
+	}
+	if s.Detached {
+		p.learnExecutable()
 	}
 	return p, nil
 }
@@ -112,6 +118,9 @@ func (s Spec) prepare() (_ *launch, err error) {
 	l.attr = &syscall.ProcAttr{
 		Dir: s.Dir, Env: s.Env,
 		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+	}
+	if s.Detached {
+		l.attr.Sys = &syscall.SysProcAttr{Setsid: true} // also the leader of a group
 	}
 	if s.Env == nil {
 		l.attr.Env = []string{} // nil would mean the daemon's own

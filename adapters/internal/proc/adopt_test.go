@@ -1,0 +1,209 @@
+package proc
+
+import (
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// left starts a daemon that starts a detached child, kills the daemon, and returns
+// the child's handle. The child ends with the test.
+func left(t *testing.T, tmp, role, mark string) Handle {
+	t.Helper()
+	daemon := exec.Command(self(t), tmp, role, mark)
+	daemon.Env = []string{roleVar + "=leaving-daemon"}
+	stdout, err := daemon.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var h Handle
+	if err := json.NewDecoder(stdout).Decode(&h); err != nil {
+		t.Fatal(err)
+	}
+	_ = daemon.Process.Kill()
+	_ = daemon.Wait()
+	t.Cleanup(func() { killMarked(mark) })
+	return h
+}
+
+func markFor(t *testing.T) string {
+	return "node/provider/" + strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-"))
+}
+
+func adopted(t *testing.T, h Handle) *Process {
+	t.Helper()
+	p, err := Adopt(h)
+	if err != nil {
+		t.Fatalf("adopt: %v", err)
+	}
+	t.Cleanup(p.Kill)
+	return p
+}
+
+func TestAdopt_theChildOfAKilledDaemon(t *testing.T) {
+	for name, tmp := range map[string]string{"plain": "", "private tmp": t.TempDir()} {
+		t.Run(name, func(t *testing.T) {
+			h := left(t, tmp, "exit-on-term", markFor(t))
+			p := adopted(t, h)
+			if p.Pid() != h.Pid || !p.Owns(h.Pid) || p.ended() {
+				t.Errorf("got pid %d, ended %t, want %d alive", p.Pid(), p.ended(), h.Pid)
+			}
+			if again, err := p.Handle(); err != nil || again != h {
+				t.Errorf("its handle: got %+v, %v, want %+v", again, err, h)
+			}
+			if err := p.Stop(within(t, 5*time.Second), nil); err != nil {
+				t.Fatal(err)
+			}
+			// The kernel of the tests tells the exit of others' children (6.15); an
+			// older one makes it unknown, and that is said.
+			if e := p.Wait(); e.Code != 7 && e.Message == "" {
+				t.Errorf("got %+v, want code 7, or a message that it is not known", e)
+			}
+		})
+	}
+}
+
+func TestAdopt_seesADeathAndTakesAlongWhatEscaped(t *testing.T) {
+	h := left(t, "", "escapes", markFor(t))
+	p := adopted(t, h)
+	kids := waitForMarked(t, h.Mark, 2)
+	if err := syscall.Kill(h.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if e := p.Wait(); e.Signal != "SIGKILL" && e.Message == "" {
+		t.Errorf("got %+v, want SIGKILL, or a message that it is not known", e)
+	}
+	<-p.gone
+	for _, pid := range kids {
+		awaitGone(t, pid)
+	}
+}
+
+// waitForMarked returns the processes that bear the mark once there are n.
+func waitForMarked(t *testing.T, mark string, n int) []int {
+	t.Helper()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-ticker.C {
+		var found []int
+		all, err := pids()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pid := range all {
+			if readMark(pid) == mark {
+				found = append(found, pid)
+			}
+		}
+		if len(found) == n {
+			return found
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d processes bear %s, want %d", len(found), mark, n)
+		}
+	}
+}
+
+func TestAdopt_neverTouchesAStranger(t *testing.T) {
+	stranger := exec.Command("/bin/cat")
+	in, err := stranger.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := stranger.Process.Pid
+	boot, err := bootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	real := Handle{Pid: pid, Boot: boot, Start: readStat(strconv.Itoa(pid)).start, Mark: "node/provider/p-1"}
+	real.Executable, err = executables().digest(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*Handle){
+		"reused pid":         func(h *Handle) { h.Start-- },
+		"another boot":       func(h *Handle) { h.Boot = "0" },
+		"another executable": func(h *Handle) { h.Executable = "sha256:00" },
+		"no start time":      func(h *Handle) { h.Start = 0 },
+		"process 1":          func(h *Handle) { h.Pid = 1 },
+		"nobody":             func(h *Handle) { h.Pid = 1 << 22 },
+	} {
+		h := real
+		change(&h)
+		if _, err := Adopt(h); !errors.Is(err, plugin.ErrNotFound) {
+			t.Errorf("%s: got %v, want plugin.ErrNotFound", name, err)
+		}
+	}
+	_ = in.Close()
+	if err := stranger.Wait(); err != nil { // exit code 0 at the end of its input: nobody sent a signal
+		t.Errorf("the stranger: %v, want it untouched", err)
+	}
+}
+
+func TestLeave_leavesItRunning(t *testing.T) {
+	mark := markFor(t)
+	p, err := Start(Spec{Path: self(t), Env: []string{roleVar + "=block", markVariable + "=" + mark}, Detached: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { killMarked(mark) })
+	h, err := p.Handle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Leave()
+	p.Leave()
+	if e := p.Wait(); !p.Left() || e.Code != -1 || e.Message == "" {
+		t.Errorf("got %+v, left %t", e, p.Left())
+	}
+	p.Kill() // must not reach it
+	second := adopted(t, h)
+	second.Kill()
+	<-second.gone
+	_, _ = syscall.Wait4(h.Pid, nil, 0, nil) // here it is our child after all
+}
+
+func TestHandle_ofABoundChild(t *testing.T) {
+	p, _ := start(t, "block", nil)
+	if _, err := p.Handle(); !errors.Is(err, plugin.ErrInvalid) {
+		t.Errorf("got %v, want plugin.ErrInvalid", err)
+	}
+}
+
+func TestStrays_areSweptUnlessKept(t *testing.T) {
+	h := left(t, "", "escapes", "node-of-strays/provider/p-1")
+	waitForMarked(t, h.Mark, 2)
+	keep := func(instance string) bool { return instance == "p-1" }
+	if kept, err := Strays("node-of-strays", "provider", keep); err != nil || len(kept) != 0 {
+		t.Errorf("all kept: got %v, %v", kept, err)
+	}
+	none := func(string) bool { return false }
+	if others, err := Strays("node-of-strays", "goplugin", none); err != nil || len(others) != 0 {
+		t.Errorf("of another adapter: got %v, %v", others, err)
+	}
+	strays, err := Strays("node-of-strays", "provider", none)
+	if err != nil || len(strays) != 2 || strays[0].Instance != "p-1" || strays[0].Detail != self(t) {
+		t.Fatalf("got %+v, %v, want two of p-1", strays, err)
+	}
+	if removed, err := Sweep("another-node", strays); err != nil || len(removed) != 0 {
+		t.Errorf("sweep for another node: got %v, %v", removed, err)
+	}
+	removed, err := Sweep("node-of-strays", strays)
+	if err != nil || len(removed) != 2 {
+		t.Errorf("sweep: got %v, %v, want both", removed, err)
+	}
+	awaitGone(t, h.Pid)
+}

@@ -1,0 +1,48 @@
+package proc
+
+import (
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+// pidfdInfo is struct pidfd_info of linux/pidfd.h, in its first size. Linux 6.15 and
+// later fill in the exit of a process that is somebody else's child, once that has
+// reaped it.
+type pidfdInfo struct {
+	mask, cgroup uint64
+	_            [11]uint32
+	exit         int32
+}
+
+const (
+	pidfdInfoExit = 1 << 3
+	pidfdGetInfo  = 3<<30 | 64<<16 | 0xff<<8 | 11 // _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)
+	// exitInfoMax bounds the wait for whoever reaps orphans, exitInfoStep is the
+	// pace: process 1 does so at once, if it does so at all.
+	exitInfoMax  = 50 * time.Millisecond
+	exitInfoStep = time.Millisecond
+)
+
+// exitOfOther says how a process that is not our child has ended, if the kernel
+// tells.
+func exitOfOther(pidfd int) plugin.Exit {
+	for deadline := time.Now().Add(exitInfoMax); pidfd >= 0 && time.Now().Before(deadline); time.Sleep(exitInfoStep) {
+		info := pidfdInfo{mask: pidfdInfoExit}
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), pidfdGetInfo, uintptr(unsafe.Pointer(&info)))
+		if errno != 0 && errno != unix.ESRCH {
+			break // an older kernel
+		}
+		if errno == 0 && info.mask&pidfdInfoExit != 0 {
+			return exitOf(syscall.WaitStatus(info.exit), nil)
+		}
+	}
+	return plugin.Exit{
+		Code: -1, At: time.Now(),
+		Message: "its exit code is not known: an earlier daemon started it, and this kernel does not tell",
+	}
+}
