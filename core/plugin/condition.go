@@ -61,7 +61,8 @@ type Stop struct {
 
 // StopStep is one step of a stop.
 type StopStep struct {
-	// Name is drain, streams, ask, term, kill or clean.
+	// Name is intake, drain, streams, then ask, term, kill or, of an instance that
+	// does not tell, stop, and clean. A job has runs in their place.
 	Name           string `json:"name"`
 	DurationMillis int64  `json:"durationMillis"`
 	// Outcome is done, ended (the instance did), late (the step's time was over),

@@ -101,17 +101,19 @@ type Exit struct {
 // Success reports a clean end: code 0, no signal.
 func (e Exit) Success() bool { return e.Code == 0 && e.Signal == "" && !e.OOM }
 
-// String says it in words: "exit code 3", "killed by SIGKILL".
+// String says it in words: "exit code 3", "killed by SIGKILL", "out of memory
+// (killed by SIGKILL)".
 func (e Exit) String() string {
 	text := "ended"
 	switch {
-	case e.OOM:
-		text = "out of memory"
 	case e.Signal != "":
 		text = "killed by " + e.Signal
 	case e.Code >= 0:
 		code, _ := json.Marshal(e.Code)
 		text = "exit code " + string(code)
+	}
+	if e.OOM {
+		text = "out of memory (" + text + ")"
 	}
 	if e.Message != "" {
 		text += ": " + e.Message
