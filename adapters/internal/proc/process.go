@@ -35,6 +35,7 @@ type Process struct {
 	reaped bool // from here on the pid may be somebody else's
 
 	stopping sync.Mutex // held by whoever walks the ladder
+	steps    ladder     // that the walk had
 }
 
 // adopt watches a child that was just started.
