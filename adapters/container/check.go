@@ -51,6 +51,7 @@ func check(m plugin.Manifest) (Spec, error) {
 		checkJob(&f, s)
 	} else {
 		checkService(&f, s)
+		checkProbes(&f, s, m.Spec.Probe)
 	}
 	if n := m.Spec.Limits.Memory; n != 0 && n < memoryMin {
 		f.Add("spec.limits.memory", "is less than the engine's least; give 6MiB or more")

@@ -32,6 +32,12 @@ func TestCheck(t *testing.T) {
 		{"pull policy", `{"image": "a", "pull": "sometimes"}`, plugin.Job, nil, []string{"spec.container.pull: "}},
 		{"pull an id", `{"image": "` + strings.Repeat("a", 64) + `", "pull": "always"}`, plugin.Job, nil, []string{"spec.container.pull: an image id cannot be pulled"}},
 		{"streams", `{"image": "a", "port": 80}`, plugin.Service, func(s *plugin.Spec) { s.Streams = []plugin.Stream{{Source: "x", Publish: "y"}} }, []string{"spec.streams: not supported"}},
+		{"probes of the port", `{"image": "a", "port": 80}`, plugin.Service, func(s *plugin.Spec) {
+			s.Probe = plugin.Probe{Question: plugin.Question{HTTP: &plugin.HTTPQuestion{Port: 80}}, Startup: &plugin.StartupProbe{Question: plugin.Question{Exec: &plugin.ExecQuestion{Command: []string{"up"}}}}}
+		}, nil},
+		{"probes that cannot be", `{"image": "a", "port": 80}`, plugin.Service, func(s *plugin.Spec) {
+			s.Probe = plugin.Probe{Question: plugin.Question{HTTP: &plugin.HTTPQuestion{Port: 81}}, Liveness: &plugin.LivenessProbe{Question: plugin.Question{TCP: &plugin.TCPQuestion{Socket: "s"}}}}
+		}, []string{"spec.probe.http.port: 81 is not published", "spec.probe.liveness.tcp.socket: a socket in the container"}},
 		{"too little memory", `{"image": "a"}`, plugin.Job, func(s *plugin.Spec) { s.Limits.Memory = 1 << 20 }, []string{"spec.limits.memory: "}},
 		{"variable too long", `{"image": "a"}`, plugin.Job, func(s *plugin.Spec) {
 			s.Env = map[string]plugin.EnvValue{"BIG": {Value: strings.Repeat("x", 128<<10)}}

@@ -46,9 +46,10 @@ type instance struct {
 	facts      map[string]string
 	output     *output
 
-	ask  sync.Once
-	gone chan struct{} // closed when exit is set and the container is removed
-	exit plugin.Exit
+	ask   sync.Once
+	steps ladder
+	gone  chan struct{} // closed when exit is set and the container is removed
+	exit  plugin.Exit
 }
 
 var _ plugin.Inspector = (*instance)(nil)
@@ -267,18 +268,32 @@ func (i *instance) Inspect() map[string]string { return i.facts }
 // the container is gone, or with ErrUnavailable when the engine does not answer:
 // then nobody knows.
 func (i *instance) Stop(ctx context.Context) error {
-	if ctx.Err() == nil && !i.isGone() {
-		i.ask.Do(func() { _ = i.signal(ctx, i.stopSignal) }) // if it does not arrive, the kill will
-		grace := time.NewTimer(i.graceOf(ctx))
-		defer grace.Stop()
-		select {
-		case <-i.gone:
-			return nil
-		case <-grace.C:
-		case <-ctx.Done():
-		}
+	if ctx.Err() == nil && !i.isGone() && i.steps.step("term", func() string { return i.term(ctx) }) == stepEnded {
+		return nil
 	}
-	return i.kill(ctx)
+	var err error
+	i.steps.step("kill", func() string {
+		if err = i.kill(ctx); err != nil {
+			return stepLate
+		}
+		return stepEnded
+	})
+	return err
+}
+
+// term sends the stop signal, once, and says whether the container ended in its
+// grace.
+func (i *instance) term(ctx context.Context) (outcome string) {
+	i.ask.Do(func() { _ = i.signal(ctx, i.stopSignal) }) // if it does not arrive, the kill will
+	grace := time.NewTimer(i.graceOf(ctx))
+	defer grace.Stop()
+	select {
+	case <-i.gone:
+		return stepEnded
+	case <-grace.C:
+	case <-ctx.Done():
+	}
+	return stepLate
 }
 
 // graceOf is how long the container may take to end by itself.

@@ -42,6 +42,7 @@ type service struct {
 	base      string // http://127.0.0.1:PORT
 	transport *http.Transport
 	payload   int64 // bytes of one answer, at most
+	commands  commands
 }
 
 var (

@@ -93,6 +93,7 @@ func startFailed(what string, err error) error {
 // process is a started plugin that is not connected yet.
 type process struct {
 	*proc.Process
+	proc.Beside
 	compiled
 	launch plugin.Launch
 	own    *identity // nil without TLS

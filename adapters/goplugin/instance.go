@@ -43,6 +43,8 @@ type instance struct {
 var (
 	_ plugin.Instance      = (*instance)(nil)
 	_ plugin.Prober        = (*instance)(nil)
+	_ plugin.Execer        = (*instance)(nil)
+	_ plugin.Stepper       = (*instance)(nil)
 	_ plugin.Describer     = (*instance)(nil)
 	_ plugin.StreamInvoker = (*instance)(nil)
 	_ plugin.Inspector     = (*instance)(nil)

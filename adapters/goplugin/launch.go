@@ -50,10 +50,12 @@ func (c compiled) start(l plugin.Launch) (*process, error) {
 	}
 	defer func() { _ = stderr.Close() }()
 	p.stdout, p.stderr = stdout.Name(), stderr.Name()
-	p.Process, err = proc.Start(proc.Spec{
+	spec := proc.Spec{
 		Path: c.path, Args: c.Command[1:], Env: environ(l, env), Dir: l.Dir,
 		Stdout: stdout, Stderr: stderr, Digest: c.digest,
-	})
+	}
+	p.Beside = proc.NewBeside(l.Manifest, spec)
+	p.Process, err = proc.Start(spec)
 	return p, err
 }
 

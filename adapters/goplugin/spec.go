@@ -104,6 +104,7 @@ func compile(m plugin.Manifest) (compiled, error) {
 	c.checkTransport(&faults)
 	c.describe(&faults)
 	c.orDefaults()
+	proc.CheckProbes(&faults, m)
 	return c, faults.Err()
 }
 

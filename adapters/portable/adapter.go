@@ -80,6 +80,7 @@ func (a *Adapter) Check(m plugin.Manifest) error {
 	checkSymbols(&faults, m, spec)
 	checkStreams(&faults, m, spec)
 	checkUnsupported(&faults, m)
+	proc.CheckProbes(&faults, m)
 	return faults.Err()
 }
 

@@ -19,6 +19,7 @@ import (
 
 // An instance is one running plugin process and its sockets.
 type instance struct {
+	proc.Beside
 	spec     Spec
 	manifest plugin.Manifest
 	log      *slog.Logger // the plugin's own log
@@ -47,6 +48,8 @@ var (
 	_ plugin.Inspector = (*instance)(nil)
 	_ plugin.Describer = (*instance)(nil)
 	_ plugin.Prober    = (*instance)(nil)
+	_ plugin.Execer    = (*instance)(nil)
+	_ plugin.Stepper   = (*instance)(nil)
 	_ plugin.Streamer  = (*instance)(nil)
 )
 
@@ -56,7 +59,7 @@ func launch(ctx context.Context, l plugin.Launch, spec Spec, command proc.Spec) 
 		return nil, outOfTime(ctx, "start", "there was no time left")
 	}
 	i := &instance{
-		spec: spec, manifest: l.Manifest,
+		Beside: proc.NewBeside(l.Manifest, command), spec: spec, manifest: l.Manifest,
 		log:       slog.New(slog.NewJSONHandler(l.Output.Writer(plugin.PluginLog), nil)),
 		functions: map[string]*function{}, started: map[string]symbol{}, parked: map[string]*outlet{},
 		gone: make(chan struct{}),
@@ -242,6 +245,9 @@ func (i *instance) Stop(ctx context.Context) error {
 	<-i.gone
 	return nil
 }
+
+// StopSteps says how the stop went.
+func (i *instance) StopSteps() []plugin.StopStep { return i.process.StopSteps() }
 
 // Inspect gives the process and its language.
 func (i *instance) Inspect() map[string]string {

@@ -21,6 +21,7 @@ const endingMax = 200 * time.Millisecond
 
 // An instance is one provider that took its configuration.
 type instance struct {
+	proc.Beside
 	process  *proc.Process
 	host     *host
 	link     *link
@@ -37,6 +38,8 @@ type instance struct {
 var (
 	_ plugin.Instance  = (*instance)(nil)
 	_ plugin.Prober    = (*instance)(nil)
+	_ plugin.Execer    = (*instance)(nil)
+	_ plugin.Stepper   = (*instance)(nil)
 	_ plugin.Describer = (*instance)(nil)
 	_ plugin.Inspector = (*instance)(nil)
 )
@@ -45,7 +48,7 @@ var (
 func (b *birth) adopt(p *proc.Process, h *host) *instance {
 	spec := b.l.Manifest.Spec
 	i := &instance{
-		process: p, host: h, socket: b.in(providerSocket), def: b.def, ops: b.ops, hide: b.hide,
+		Beside: proc.NewBeside(b.l.Manifest, b.spec(nil, nil, nil)), process: p, host: h, socket: b.in(providerSocket), def: b.def, ops: b.ops, hide: b.hide,
 		link:     newLink(b.in(providerSocket), b.def.prefix(), int64(spec.Limits.Payload)),
 		stopTime: spec.Timeouts.Stop.Std(), done: make(chan struct{}),
 	}
@@ -97,6 +100,9 @@ func (i *instance) Stop(ctx context.Context) error {
 	}
 	return err
 }
+
+// StopSteps says how the stop went.
+func (i *instance) StopSteps() []plugin.StopStep { return i.process.StopSteps() }
 
 // askToStop never gets an answer from the common library, which exits first: a
 // broken line is success. An error makes the ladder go on at once.

@@ -54,6 +54,7 @@ func (*Adapter) Check(m plugin.Manifest) error {
 	checkCommand(&faults, m, s)
 	checkParams(&faults, m, s)
 	checkUnenforced(&faults, m.Spec)
+	proc.CheckProbes(&faults, m)
 	return faults.Err()
 }
 

@@ -188,6 +188,8 @@ func (o *operator) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 		return plugin.Result{}, ctx.Err()
 	case "panic":
 		panic("the operator is broken")
+	case "stopping":
+		return plugin.Result{}, &plugin.Later{Err: fmt.Errorf("%w: it is stopping", plugin.ErrUnavailable), After: 1200 * time.Millisecond}
 	case "busy":
 		return plugin.Result{}, plugin.ErrBusy
 	case "gone":

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"runtime/debug"
+	"strconv"
 
 	"github.com/labstack/echo/v4"
 
@@ -107,6 +109,9 @@ func (a *API) fail(c echo.Context, err error) {
 	}
 	if p.Status == http.StatusTooManyRequests {
 		header.Set("Retry-After", "1")
+	}
+	if later, ok := errors.AsType[*plugin.Later](err); ok {
+		header.Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(later.After.Seconds())))))
 	}
 	header.Del("ETag")
 	a.write(c, p.Status, wire.ProblemType, text)

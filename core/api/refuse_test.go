@@ -101,3 +101,11 @@ func TestTooLarge_saysWhatToDo(t *testing.T) {
 		t.Errorf("got %d %q, want the advice", w.Code, p.Detail)
 	}
 }
+
+func TestInvoke_saysWhenToComeAgain(t *testing.T) {
+	a := New(testDeps(t, newShelf("one")))
+	w := ask(t, a, "POST", "/v1/plugins/one/operations/stopping", "{}")
+	if p := problem(t, w.Body.Bytes()); w.Code != 503 || w.Header().Get("Retry-After") != "2" || !strings.Contains(p.Detail, "stopping") {
+		t.Errorf("got %d %q, Retry-After %q; want 503, stopping, 2", w.Code, p.Detail, w.Header().Get("Retry-After"))
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -83,7 +84,10 @@ func (noLog) File(plugin.LogStream) (*os.File, error) { return nil, errors.New("
 func (noLog) Writer(plugin.LogStream) io.Writer       { return io.Discard }
 func (noLog) Tail(int) []plugin.LogLine               { return nil }
 func (noLog) Stdout(int) ([]byte, bool)               { return nil, true }
-func (noLog) Close()                                  {}
+func (noLog) Match(*regexp.Regexp) (func() bool, func()) {
+	return func() bool { return false }, func() {}
+}
+func (noLog) Close() {}
 
 type one struct{ p *supervise.Plugin }
 

@@ -39,6 +39,7 @@ type Log struct {
 	plugin, instance string
 	dir              string
 	captureBytesMax  int
+	matches          matches
 
 	mu       sync.Mutex
 	streams  map[plugin.LogStream]*stream
@@ -186,6 +187,7 @@ func (l *Log) add(s *stream, text []byte, cut bool, now time.Time, full policy) 
 	s.sequence++
 	line.Sequence, line.Dropped = s.sequence, s.dropped
 	l.ring.push(line)
+	l.matches.look(line.Message)
 	if !l.makeRoom(full) {
 		s.dropped++
 		return

@@ -42,6 +42,8 @@ func common(m plugin.Manifest) plugin.Faults {
 	metadata(&faults, m.Metadata)
 	environment(&faults, m.Spec.Env)
 	bounds(&faults, m.Spec)
+	probes(&faults, m.Spec.Probe)
+	exits(&faults, m.Spec.Restart.Exits)
 	for i, s := range m.Spec.Streams {
 		stream(&faults, (&place{key: "spec", index: -1}).in("streams").at(i).String(), s)
 	}
@@ -200,7 +202,7 @@ func dataName(faults *plugin.Faults, at, key, name string) {
 // job refuses what is for services: a job is launched per invocation.
 func job(faults *plugin.Faults, s plugin.Spec) {
 	defaults := plugin.Manifest{}.WithDefaults().Spec
-	if s.Restart != (plugin.Restart{}) && s.Restart != defaults.Restart {
+	if !reflect.DeepEqual(s.Restart, plugin.Restart{}) && !reflect.DeepEqual(s.Restart, defaults.Restart) {
 		faults.Add("spec.restart", "is for services; a job runs once per invocation; leave it out")
 	}
 	if s.Probe != (plugin.Probe{}) && s.Probe != defaults.Probe {
@@ -220,6 +222,8 @@ func tags(faults *plugin.Faults, p *place, v reflect.Value) {
 		case f.IsZero() || m.typ.Implements(textType) || reflect.PointerTo(m.typ).Implements(textType):
 		case f.Kind() == reflect.Struct:
 			tags(faults, at, f)
+		case f.Kind() == reflect.Pointer && f.Elem().Kind() == reflect.Struct:
+			tags(faults, at, f.Elem())
 		case f.Kind() == reflect.String:
 			if words, ok := m.tag.Lookup("enum"); ok && !oneOf(words, f.String()) {
 				faults.Add(at.String(), "%q is unknown; want one of %s", abbreviate(f.String()), strings.ReplaceAll(words, ",", ", "))

@@ -182,7 +182,7 @@ func TestParse_faults(t *testing.T) {
 			`m:5:9: spec.toy.comand: unknown field; did you mean "command"?`,
 			`m:5:3: spec.toy.command: is missing; it is: Program and arguments`}},
 		{"unknown in core", with(cmdLine + "  limits: {memroy: 1}\n"), []string{`m:6:12: spec.limits.memroy: unknown field; did you mean "memory"?`}},
-		{"unknown and far", with(cmdLine + "  zzzzzzzz: 1\n"), []string{`m:6:3: spec.zzzzzzzz: unknown field; known here: mode, env, `}},
+		{"unknown and far", with(cmdLine + "  zzzzzzzz: 1\n"), []string{`m:6:3: spec.zzzzzzzz: unknown field; known here: mode, lifetime, env, `}},
 		{"misspelt adapter", with("  tooy: {command: [x]}\n"), []string{`m:5:3: spec.tooy: unknown field; did you mean "toy"?`}},
 		{"no adapter", with("  mode: service\n"), []string{`m:4:1: spec: names no adapter; give exactly one of other, toy`}},
 		{"two adapters", with("  toy: {command: [x]}\n  other: {command: [x]}\n"), []string{`m:6:3: spec.other: is a second adapter beside toy; keep one`}},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -115,10 +116,13 @@ func (p *Parser) schemaOf(t reflect.Type, tag reflect.StructTag, depth int) (pai
 
 // itemTag keeps of a list's tag what holds for its items.
 func itemTag(tag reflect.StructTag) reflect.StructTag {
-	if words, ok := tag.Lookup("enum"); ok {
-		return reflect.StructTag("enum:" + strconv.Quote(words))
+	var kept []string
+	for _, key := range [...]string{"enum", "min", "max"} {
+		if words, ok := tag.Lookup(key); ok {
+			kept = append(kept, key+":"+strconv.Quote(words))
+		}
 	}
-	return ""
+	return reflect.StructTag(strings.Join(kept, " "))
 }
 
 // specialSchema is of types that read themselves.
@@ -207,8 +211,10 @@ func isRequired(t reflect.Type, m member) bool {
 		return true
 	}
 	_, optional, _ := strings.Cut(m.tag.Get("json"), ",")
-	ours := t == reflect.TypeFor[plugin.Manifest]() || t == reflect.TypeFor[plugin.Metadata]()
-	return ours && optional == ""
+	return optional == "" && slices.Contains([]reflect.Type{
+		reflect.TypeFor[plugin.Manifest](), reflect.TypeFor[plugin.Metadata](), reflect.TypeFor[plugin.ExitRule](),
+		reflect.TypeFor[plugin.ExecQuestion](), reflect.TypeFor[plugin.LogQuestion](), reflect.TypeFor[plugin.NATSQuestion](),
+	}, t)
 }
 
 // blockSchemas returns a property per adapter and the choice of exactly one.

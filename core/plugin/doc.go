@@ -17,6 +17,9 @@
 //	Resident           Adapter         core/supervise      instances that need no folder
 //	Ender              Instance        core/supervise      its end as a channel
 //	Prober             Instance        core/supervise      a sign of life
+//	Execer             Instance        core/supervise      a command run where the plugin runs, for probes
+//	Addressed          Instance        core/supervise      where a port of the plugin is reached, for probes
+//	Stepper            Instance        core/supervise      how its stop went, step by step
 //	Describer          Instance        core/api            the operations it offers
 //	Streamer           Instance        core/supervise      sources and sinks
 //	StreamInvoker      Instance        core/dispatch       operations that answer in parts

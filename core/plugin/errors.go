@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"time"
 )
 
 // The seven error classes. They are wrapped with %w where the class becomes
@@ -18,6 +19,17 @@ var (
 	ErrUnavailable = errors.New("unavailable") // 503: it cannot answer now
 	ErrDeadline    = errors.New("deadline")    // 504: it did not answer in time
 )
+
+// A Later is an error of something that may well work after a while.
+type Later struct {
+	Err   error
+	After time.Duration
+}
+
+func (l *Later) Error() string { return l.Err.Error() }
+
+// Unwrap gives the class.
+func (l *Later) Unwrap() error { return l.Err }
 
 // A Refusal is a plugin's own no: the plugin works, and declined. It is an error
 // that Instance.Invoke returns, and HTTP 422.

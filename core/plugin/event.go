@@ -31,6 +31,7 @@ const (
 	EventApplied     = "dev.patchbay.plugin.applied.v1"     // data: Change
 	EventDeleted     = "dev.patchbay.plugin.deleted.v1"     // data: Change
 	EventInvocations = "dev.patchbay.plugin.invocations.v1" // data: []InvocationRecord, packed
+	EventStop        = "dev.patchbay.plugin.stop.v1"        // data: Stop, of an instance that is gone
 )
 
 // StateChange is the data of EventState.

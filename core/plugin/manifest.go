@@ -142,25 +142,21 @@ type Restart struct {
 	Policy  RestartPolicy `json:"policy,omitempty" doc:"always (default), on-failure or never." enum:"always,on-failure,never"`
 	Backoff BackoffBounds `json:"backoff,omitzero" doc:"The wait before each retry: random between zero and a ceiling that doubles from min to max."`
 	Budget  Budget        `json:"budget,omitzero" doc:"How many failures are tolerated before the plugin is failed for good."`
+	Exits   []ExitRule    `json:"exits,omitempty" doc:"What single exits mean, whatever the policy; the first that matches holds."`
 }
 
 // BackoffBounds is the wait before a retry: full jitter, doubling from Min to Max.
 type BackoffBounds struct {
 	Min Duration `json:"min,omitempty" doc:"First ceiling (default 250ms)."`
 	Max Duration `json:"max,omitempty" doc:"Last ceiling (default 60s)."`
+	// Reset is how long it must have run for its next failure to be the first again.
+	Reset Duration `json:"reset,omitempty" doc:"The healthy spell after which the wait starts over at min (default: budget.window)."`
 }
 
 // Budget bounds failures within a window.
 type Budget struct {
 	Failures int      `json:"failures,omitempty" doc:"Failures within the window after which the plugin is failed (default 5; -1: never)." min:"-1" max:"1000000"`
-	Window   Duration `json:"window,omitempty" doc:"The window; also the healthy spell after which the backoff starts over (default 10m)."`
-}
-
-// Probe is how a running service is asked for a sign of life.
-type Probe struct {
-	Interval Duration `json:"interval,omitempty" doc:"Between two probes (default 10s)."`
-	Timeout  Duration `json:"timeout,omitempty" doc:"For one answer (default 1s)."`
-	Failures int      `json:"failures,omitempty" doc:"Failures in a row that make the plugin degraded (default 3)." min:"1" max:"1000"`
+	Window   Duration `json:"window,omitempty" doc:"The window (default 10m)."`
 }
 
 // Limits is what a plugin may use. An adapter that cannot enforce a limit
@@ -211,9 +207,8 @@ func (m Manifest) WithDefaults() Manifest {
 	orDefault(&s.Restart.Backoff.Max, Duration(time.Minute))
 	orDefault(&s.Restart.Budget.Failures, 5)
 	orDefault(&s.Restart.Budget.Window, Duration(10*time.Minute))
-	orDefault(&s.Probe.Interval, Duration(10*time.Second))
-	orDefault(&s.Probe.Timeout, Duration(time.Second))
-	orDefault(&s.Probe.Failures, 3)
+	orDefault(&s.Restart.Backoff.Reset, s.Restart.Budget.Window)
+	s.Probe = s.Probe.withDefaults()
 	orDefault(&s.Limits.InFlight, 64)
 	orDefault(&s.Limits.Payload, 16<<20)
 	orDefault(&s.Timeouts.Start, Duration(15*time.Second))

@@ -225,6 +225,26 @@ type Prober interface {
 	Probe(ctx context.Context) error
 }
 
+// Execer is implemented by an Instance beside which commands can be run.
+type Execer interface {
+	// Exec runs a command, never through a shell, where and as the plugin runs,
+	// and returns its exit code and at most ExecOutputBytesMax of what it printed.
+	// It is killed when ctx ends. An error means that there was no exit.
+	Exec(ctx context.Context, command []string) (code int, output []byte, err error)
+}
+
+// Addressed is implemented by an Instance whose ports are not the machine's own.
+type Addressed interface {
+	// Address returns the host:port on which a port of the plugin is reached.
+	Address(port int) (string, error)
+}
+
+// Stepper is implemented by an Instance whose stop has steps of its own.
+type Stepper interface {
+	// StopSteps says how the stop went, in order. It is for instances that are gone.
+	StopSteps() []StopStep
+}
+
 // Describer is implemented by an Instance that knows what it offers.
 type Describer interface {
 	// Describe lists the operations, sorted by name.

@@ -139,7 +139,7 @@ func TestFaults(t *testing.T) {
 
 func TestExit_inWords(t *testing.T) {
 	for want, e := range map[string]plugin.Exit{
-		"exit code 3": {Code: 3}, "killed by SIGKILL": {Code: -1, Signal: "SIGKILL"}, "out of memory": {Code: 137, Signal: "SIGKILL", OOM: true},
+		"exit code 3": {Code: 3}, "killed by SIGKILL": {Code: -1, Signal: "SIGKILL"}, "out of memory (killed by SIGKILL)": {Code: 137, Signal: "SIGKILL", OOM: true},
 		"exit code 0": {}, "ended: gone": {Code: -1, Message: "gone"},
 	} {
 		if got := e.String(); got != want {

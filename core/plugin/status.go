@@ -46,12 +46,17 @@ type Status struct {
 	Restarts int        `json:"restarts"`
 	RetryAt  *time.Time `json:"retryAt,omitempty"`
 	LastExit *Exit      `json:"lastExit,omitempty"`
+	// LastStop is how the last stop went, step by step.
+	LastStop *Stop `json:"lastStop,omitempty"`
 	// LastWords are the last lines printed before a failure.
 	LastWords []string `json:"lastWords,omitempty"`
 	// Facts are what the instance says of itself: pid, container, protocol.
 	Facts map[string]string `json:"facts,omitempty"`
 	// Limits is how each limit that is set is enforced.
 	Limits []LimitStatus `json:"limits,omitempty"`
+	// Conditions answer single questions about it; always all of them, in the
+	// order of ConditionTypes.
+	Conditions []Condition `json:"conditions,omitempty"`
 	// InFlight counts invocations under way.
 	InFlight int `json:"inFlight"`
 	// Streams is the state of each declared stream.
@@ -96,17 +101,19 @@ type Exit struct {
 // Success reports a clean end: code 0, no signal.
 func (e Exit) Success() bool { return e.Code == 0 && e.Signal == "" && !e.OOM }
 
-// String says it in words: "exit code 3", "killed by SIGKILL".
+// String says it in words: "exit code 3", "killed by SIGKILL", "out of memory
+// (killed by SIGKILL)".
 func (e Exit) String() string {
 	text := "ended"
 	switch {
-	case e.OOM:
-		text = "out of memory"
 	case e.Signal != "":
 		text = "killed by " + e.Signal
 	case e.Code >= 0:
 		code, _ := json.Marshal(e.Code)
 		text = "exit code " + string(code)
+	}
+	if e.OOM {
+		text = "out of memory (" + text + ")"
 	}
 	if e.Message != "" {
 		text += ": " + e.Message
@@ -165,6 +172,9 @@ const (
 	LogLineBytesMax = 64 << 10
 	// EventDataBytesMax keeps events well under NATS's 1 MiB message limit.
 	EventDataBytesMax = 256 << 10
+	// ExecOutputBytesMax is what is kept of a probe's command: it is quoted in a
+	// sentence.
+	ExecOutputBytesMax = 4 << 10
 	// PayloadBytesMax is the most that spec.limits.payload may say.
 	PayloadBytesMax = 64 << 20
 	// ManifestBytesMax bounds one upload of manifests.

@@ -130,9 +130,23 @@ func (r *Reporter) tell(one report) {
 		return
 	}
 	r.Publish(dispatch.Event(r.Node, s.Plugin, plugin.EventState, data))
+	r.stopped(change)
 	attrs := []slog.Attr{slog.String("plugin", s.Plugin), slog.String("instance", s.Instance)}
 	if s.Reason != "" {
 		attrs = append(attrs, slog.String("reason", s.Reason), slog.String("message", s.Message))
 	}
 	r.Log.LogAttrs(context.Background(), level(change.To), "plugin "+string(change.To), attrs...)
+}
+
+// stopped tells how a stop went, step by step, once it is over.
+func (r *Reporter) stopped(change plugin.StateChange) {
+	if change.From != plugin.Stopping || change.Status.LastStop == nil {
+		return
+	}
+	data, err := json.Marshal(change.Status.LastStop)
+	if err != nil {
+		r.Log.Error("a stop cannot be encoded", "plugin", change.Status.Plugin, "error", err)
+		return
+	}
+	r.Publish(dispatch.Event(r.Node, change.Status.Plugin, plugin.EventStop, data))
 }

@@ -2,6 +2,7 @@ package reconcile_test
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"slices"
 	"testing"
@@ -40,4 +41,25 @@ func TestReporter_holdsNobodyOnceItHasEnded(t *testing.T) {
 			r.Changed(plugin.StateChange{})
 		}
 	})
+}
+
+func TestReporter_tellsHowAStopWent(t *testing.T) {
+	var got []plugin.Event
+	r := reconcile.NewReporter("n", func(plugin.Status) {}, func(e plugin.Event) { got = append(got, e) }, slog.New(slog.DiscardHandler))
+	stop := &plugin.Stop{Instance: "p-1", DurationMillis: 7, Steps: []plugin.StopStep{{Name: "drain", DurationMillis: 5, Outcome: "done"}}}
+	s := plugin.Status{Plugin: "p", LastStop: stop}
+	r.Changed(plugin.StateChange{From: plugin.Stopping, To: plugin.Stopped, Cause: "gone", Status: s})
+	r.Changed(plugin.StateChange{From: plugin.Stopped, To: plugin.Starting, Cause: "begin", Status: s}) // it is not told again
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Run(ended); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 3 || got[1].Type != plugin.EventStop || got[1].Plugin != "p" {
+		t.Fatalf("got %v, want two changes and one stop between", got)
+	}
+	var told plugin.Stop
+	if err := json.Unmarshal(got[1].Data, &told); err != nil || told.DurationMillis != 7 || told.Steps[0] != stop.Steps[0] {
+		t.Errorf("got %s %v", got[1].Data, err)
+	}
 }

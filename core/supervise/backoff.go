@@ -42,10 +42,11 @@ func (a *attempts) failed(now time.Time, budget plugin.Budget) bool {
 	return len(a.failures) < budget.Failures
 }
 
-// healthy forgets the failures of a plugin that ran for a whole window.
-func (a *attempts) healthy(ran time.Duration, budget plugin.Budget) {
-	if ran >= budget.Window.Std() {
-		a.forget()
+// healthy starts the backoff over after a spell of health. The budget has a window
+// of its own.
+func (a *attempts) healthy(ran, reset time.Duration) {
+	if ran >= reset {
+		a.inARow = 0
 	}
 }
 

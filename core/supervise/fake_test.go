@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -168,6 +169,12 @@ func (l *memoryLog) Stdout(most int) ([]byte, bool) {
 	return l.stdout[:min(most, len(l.stdout))], len(l.stdout) <= most
 }
 
+func (l *memoryLog) Match(pattern *regexp.Regexp) (seen func() bool, stop func()) {
+	return func() bool {
+		return slices.ContainsFunc(l.Tail(1000), func(line plugin.LogLine) bool { return pattern.MatchString(line.Message) })
+	}, func() {}
+}
+
 type pipe struct{ messages atomic.Uint64 }
 
 func (p *pipe) Publish([]byte) error                     { p.messages.Add(1); return nil }
@@ -182,7 +189,9 @@ type world struct {
 	plugin  *supervise.Plugin
 	want    supervise.Want
 	changes chan plugin.StateChange
-	told    sync.Map // the newest status told, of either kind; key ""
+	asked   atomic.Pointer[string] // the subject of the last request on the bus
+	silent  atomic.Bool            // nobody answers there
+	told    sync.Map               // the newest status told, of either kind; key ""
 	runDir  string
 	end     context.CancelFunc
 	done    chan struct{}
@@ -212,6 +221,7 @@ func newWorldWithSecrets(t *testing.T, spec string, noSecret *atomic.Pointer[err
 		Refreshed: func(s plugin.Status) { w.told.Store("", s) },
 		Forget:    func(string, string) {},
 		Host:      func(string) plugin.Host { return nil },
+		Request:   w.request,
 		OpenPipe:  func(plugin.Stream) (supervise.Pipe, error) { return &pipe{}, nil },
 		RunDir:    w.runDir,
 		Starts:    make(chan struct{}, 4),
@@ -226,6 +236,15 @@ func newWorldWithSecrets(t *testing.T, spec string, noSecret *atomic.Pointer[err
 		w.plugin.Run(ctx)
 	}()
 	return w
+}
+
+// request answers for the bus.
+func (w *world) request(_ context.Context, subject string) error {
+	w.asked.Store(&subject)
+	if w.silent.Load() {
+		return errors.New("no responders")
+	}
+	return nil
 }
 
 func manifest(t *testing.T, spec string) plugin.Manifest {

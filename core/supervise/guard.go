@@ -191,6 +191,16 @@ func (p *Plugin) inspect(instance plugin.Instance) (facts map[string]string) {
 	return i.Inspect()
 }
 
+func (p *Plugin) limits(instance plugin.Instance) (limits []plugin.LimitStatus) {
+	i, ok := instance.(plugin.Limited)
+	if !ok {
+		return nil
+	}
+	var err error
+	defer p.survive("limits", &err)
+	return i.Limits()
+}
+
 // adapterDown says why the adapter can launch nothing at all now; nil if it can.
 // It is for Run's goroutine.
 func (p *Plugin) adapterDown(ctx context.Context, want *Want) error {

@@ -8,6 +8,10 @@ import (
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
+// retryStopping is what a caller is told to wait whose plugin is stopping: most
+// stops are over by then.
+const retryStopping = time.Second
+
 // Invoke calls one operation. It waits for a plugin that is on its way up, and
 // for no other. More than spec.limits.inFlight at the same time are ErrBusy.
 func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (result plugin.Result, err error) {
@@ -113,7 +117,7 @@ func (p *Plugin) await(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-over:
-			return fmt.Errorf("%w: it is stopped for good", plugin.ErrUnavailable)
+			return &plugin.Later{Err: fmt.Errorf("%w: it is stopping, for good or with the daemon", plugin.ErrUnavailable), After: retryStopping}
 		case <-ctx.Done():
 			return fmt.Errorf("%w: it is still %s", plugin.ErrDeadline, status.State)
 		}
@@ -133,12 +137,19 @@ func notRunning(status plugin.Status) error {
 	if status.Message != "" {
 		text += ": " + status.Message
 	}
-	return fmt.Errorf("%w: %s", plugin.ErrUnavailable, text)
+	err := fmt.Errorf("%w: %s", plugin.ErrUnavailable, text)
+	switch {
+	case status.State == plugin.Stopping:
+		return &plugin.Later{Err: err, After: retryStopping}
+	case status.State == plugin.Backoff && status.RetryAt != nil:
+		return &plugin.Later{Err: err, After: max(0, time.Until(*status.RetryAt))}
+	}
+	return err
 }
 
 // drain waits until nothing is in flight, or for half of the time left: the
-// other half is for the stop itself.
-func (p *Plugin) drain(ctx context.Context) {
+// other half is for the stop itself. It returns how that went.
+func (p *Plugin) drain(ctx context.Context) (outcome string) {
 	p.draining.Store(true)
 	defer p.draining.Store(false)
 	deadline, _ := ctx.Deadline()
@@ -148,8 +159,10 @@ func (p *Plugin) drain(ctx context.Context) {
 		select {
 		case <-p.idle:
 		case <-timer.C:
-			p.deps.Log.Warn("invocations were still in flight at the stop", "plugin", p.name, "inFlight", p.inFlight.Load())
-			return
+			left := p.inFlight.Load()
+			p.deps.Log.Warn("invocations were still in flight at the stop", "plugin", p.name, "inFlight", left)
+			return fmt.Sprintf("%s: %d in flight", stepLate, left)
 		}
 	}
+	return stepDone
 }

@@ -25,7 +25,7 @@ type jobs struct {
 
 // offerRuns lets invocations launch runs until the phase ends.
 func (p *Plugin) offerRuns(phase context.Context, want *Want) {
-	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Facts, s.LastWords = nil, nil })
+	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Facts, s.Limits, s.LastWords = nil, nil, nil })
 	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
 	defer cancel()
 	p.to(lifecycle.Ready, func(s *plugin.Status) {
@@ -34,13 +34,13 @@ func (p *Plugin) offerRuns(phase context.Context, want *Want) {
 	})
 	p.watchAdapter(phase, want)
 	p.living.Store(nil)
-	p.to(lifecycle.Halt, nil)
+	steps := beginStop("")
+	steps.do("intake", func() string { p.to(lifecycle.Halt, nil); return stepDone })
 	stop, end := context.WithTimeout(ctx, p.Wanted().Manifest.Spec.Timeouts.Stop.Std())
 	defer end()
-	p.drain(stop)
-	cancel()
-	p.drainAll()
-	p.to(lifecycle.Gone, nil)
+	steps.do("drain", func() string { return p.drain(stop) })
+	steps.do("runs", func() string { cancel(); p.drainAll(); return stepDone })
+	p.to(lifecycle.Gone, func(s *plugin.Status) { s.LastStop = steps.whole() })
 }
 
 // watchAdapter keeps a job's state true: it can run only while its adapter can.

@@ -35,25 +35,28 @@ type living struct {
 func (p *Plugin) live(phase context.Context, want *Want) {
 	id := p.newID()
 	p.replace(id)
-	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Instance, s.Facts, s.LastWords = id, nil, nil })
+	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Instance, s.Facts, s.Limits, s.LastWords = id, nil, nil, nil })
 	one, err := p.launchAside(phase, id, want)
 	if err != nil {
 		p.didNotStart(phase, want, err)
 		return
 	}
-	facts := p.inspect(one.instance)
+	facts, limits := p.inspect(one.instance), p.limits(one.instance)
 	p.to(lifecycle.Ready, func(s *plugin.Status) {
-		s.Facts = facts
+		s.Facts, s.Limits = facts, limits
 		p.living.Store(one) // under the same lock as the state: see await
 	})
 	endStreams := p.startStreams(phase, one, want)
-	p.watch(phase, one)
+	mayLive := p.watch(phase, one)
 	p.living.Store(nil)
+	if !mayLive {
+		p.putDown(one)
+	}
 	if phase.Err() != nil {
 		p.stop(phase, one, endStreams)
 		return
 	}
-	p.died(one)
+	p.died(one, mayLive)
 	endStreams()
 	p.bury(one)
 	p.refresh(func(s *plugin.Status) {
@@ -120,12 +123,17 @@ func (p *Plugin) launch(ctx context.Context, id string, want *Want, input []byte
 	if err != nil {
 		return nil, err
 	}
+	startup := p.startup(want, one)
+	defer startup.asker.close()
 	ctx, cancel := context.WithTimeout(ctx, want.Manifest.Spec.Timeouts.Start.Std())
 	defer cancel()
 	err = p.bringUp(ctx, one, plugin.Launch{
 		ID: one.id, Manifest: want.Manifest, Input: input, Env: env, Dir: one.dir,
 		Output: one.log, Host: p.deps.Host(p.name),
 	})
+	if err == nil {
+		err = startup.pass(ctx)
+	}
 	if err != nil {
 		return nil, &startError{err: err, words: lastWords(one.log)}
 	}
@@ -224,66 +232,55 @@ func (p *Plugin) didNotStart(phase context.Context, want *Want, err error) {
 	p.afterDeath(phase)
 }
 
-// watch waits for the phase's or the instance's end, and probes meanwhile.
-func (p *Plugin) watch(phase context.Context, one *living) {
-	results, stopProbes := p.startProbes(phase, one)
+// watch waits for the phase's or the instance's end, and probes meanwhile. It
+// returns false when the instance is there and is not to live.
+func (p *Plugin) watch(phase context.Context, one *living) (mayLive bool) {
+	answers, stopProbes := p.startProbes(phase, one)
 	defer stopProbes()
-	failures := 0
 	for {
 		select {
 		case <-phase.Done():
-			return
+			return true
 		case <-one.exited:
-			return
-		case err := <-results:
-			failures = p.probed(err, failures)
+			return true
+		case a := <-answers:
+			if !p.probed(a) {
+				return false
+			}
 		}
 	}
 }
 
-// probed takes one probe's result and returns the failures in a row.
-func (p *Plugin) probed(err error, failures int) int {
-	state := p.state()
-	if err == nil {
-		if state == plugin.Degraded {
-			p.to(lifecycle.Well, nil)
-		}
-		return 0
-	}
-	failures++
-	if failures >= p.Wanted().Manifest.Spec.Probe.Failures && state == plugin.Running {
-		p.to(lifecycle.Unwell, because("ProbeFailed", fmt.Sprintf("%d probes in a row failed; the last: %s", failures, err)))
-	}
-	return failures
-}
-
-// stop ends a life because the phase is over: drain, ask, kill.
-func (p *Plugin) stop(phase context.Context, one *living, endStreams func()) {
-	p.to(lifecycle.Halt, nil)
+// stop ends a life because the phase is over: drain, ask, kill. By then nothing
+// new comes in: the state and living say so.
+func (p *Plugin) stop(phase context.Context, one *living, endStreams func() string) {
+	steps := beginStop(one.id)
+	steps.do("intake", func() string { p.to(lifecycle.Halt, nil); return stepDone })
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(phase), p.Wanted().Manifest.Spec.Timeouts.Stop.Std())
 	defer cancel()
-	p.drain(ctx)
-	endStreams()
-	p.end(ctx, one)
-	p.bury(one)
+	steps.do("drain", func() string { return p.drain(ctx) })
+	steps.do("streams", endStreams)
+	steps.end(p, one, func() { p.end(ctx, one) })
+	steps.do("clean", func() string { p.bury(one); return stepDone })
 	exit := p.exit(one.instance)
-	p.to(lifecycle.Gone, func(s *plugin.Status) { s.LastExit, s.Facts = &exit, nil })
+	p.to(lifecycle.Gone, func(s *plugin.Status) {
+		s.LastExit, s.Facts, s.Limits, s.LastStop = &exit, nil, nil, steps.whole()
+	})
 }
 
 // died tells an exit that nobody asked for, before anything is cleaned up.
-func (p *Plugin) died(one *living) {
+func (p *Plugin) died(one *living, wasLive bool) {
 	want := p.Wanted() // how it is restarted may have changed while it ran
-	spec := &want.Manifest.Spec
-	p.attempts.healthy(time.Since(one.since), spec.Restart.Budget)
+	restart := &want.Manifest.Spec.Restart
+	p.attempts.healthy(time.Since(one.since), restart.Backoff.Reset.Std())
 	exit := p.exit(one.instance)
-	failure := failure{reason: "Exited", message: exit.String(), exit: &exit, words: lastWords(one.log)}
-	switch {
-	case exit.Success() && spec.Restart.Policy != plugin.RestartAlways:
-		p.to(lifecycle.Done, func(s *plugin.Status) { s.Reason, s.LastExit, s.Facts = "Completed", &exit, nil })
-	case spec.Restart.Policy == plugin.RestartNever:
-		p.giveUp(failure)
+	switch words := lastWords(one.log); {
+	case wasLive:
+		p.afterExit(want, &exit, failure{reason: "Exited", message: exit.String(), exit: &exit, words: words})
+	case restart.Policy == plugin.RestartNever:
+		p.giveUp(p.unalive(&exit, words))
 	default:
-		p.failed(want, failure)
+		p.failed(want, p.unalive(&exit, words))
 	}
 }
 
@@ -302,7 +299,7 @@ type failure struct {
 }
 
 func (f failure) edit(s *plugin.Status) {
-	s.Reason, s.Message, s.LastWords, s.Facts = f.reason, f.message, f.words, nil
+	s.Reason, s.Message, s.LastWords, s.Facts, s.Limits = f.reason, f.message, f.words, nil, nil
 	if f.exit != nil {
 		s.LastExit = f.exit
 	}
@@ -316,8 +313,8 @@ func (p *Plugin) failed(want *Want, f failure) {
 	if f.innocent {
 		p.attempts.inARow++
 	} else if !p.attempts.failed(time.Now(), restart.Budget) {
-		f.message = fmt.Sprintf("%d failures within %s (spec.restart.budget); the last: %s",
-			restart.Budget.Failures, restart.Budget.Window.Std(), f.message)
+		f.message = fmt.Sprintf("%s within %s (spec.restart.budget); the last: %s",
+			times(restart.Budget.Failures, "failure"), restart.Budget.Window.Std(), f.message)
 		f.reason = "CrashLoop"
 		p.giveUp(f)
 		return
@@ -327,6 +324,13 @@ func (p *Plugin) failed(want *Want, f failure) {
 		f.edit(s)
 		s.RetryAt = &at
 	})
+}
+
+func times(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // afterDeath waits for the next try, or for a new wish.

@@ -60,10 +60,10 @@ func (s *stream) counts() (messages, dropped uint64) {
 
 // startStreams runs every declared stream beside the instance. The function it
 // returns ends them and waits, for at most overtimeMax.
-func (p *Plugin) startStreams(phase context.Context, one *living, want *Want) (end func()) {
+func (p *Plugin) startStreams(phase context.Context, one *living, want *Want) (end func() (outcome string)) {
 	if len(want.Manifest.Spec.Streams) == 0 {
 		p.have(nil) // those of an earlier manifest are gone
-		return func() {}
+		return func() string { return stepDone }
 	}
 	var running sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
@@ -74,7 +74,7 @@ func (p *Plugin) startStreams(phase context.Context, one *living, want *Want) (e
 		running.Go(func() { p.keepStream(ctx, one, s) }) // ends with ctx
 	}
 	p.have(streams)
-	return func() {
+	return func() string {
 		cancel()
 		ended := make(chan struct{})
 		go func() { // ends with the streams
@@ -83,7 +83,9 @@ func (p *Plugin) startStreams(phase context.Context, one *living, want *Want) (e
 		}()
 		if !closedWithin(ended, overtimeMax) {
 			p.deps.Log.Error("an adapter does not return from a stream that has ended", "plugin", p.name, "instance", one.id)
+			return stepLate
 		}
+		return stepDone
 	}
 }
 

@@ -17,6 +17,7 @@ package supervise
 import (
 	"context"
 	"log/slog"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,9 @@ type Log interface {
 	// Close ships what was printed. Tail and Stdout still answer; closing twice
 	// is harmless.
 	Close()
+	// Match looks for a line whose message matches, among those that Tail has and
+	// all that come, until one does or stop is called.
+	Match(pattern *regexp.Regexp) (seen func() bool, stop func())
 }
 
 // Pipe joins a stream to the bus until it is closed.
@@ -76,6 +80,9 @@ type Deps struct {
 	Host func(plugin string) plugin.Host
 	// OpenPipe joins a declared stream to the bus.
 	OpenPipe func(plugin.Stream) (Pipe, error)
+	// Request returns nil when somebody answers a request on the bus before ctx
+	// ends.
+	Request func(ctx context.Context, subject string) error
 	// RunDir holds one folder per running instance. Its path is short: see
 	// plugin.Launch.Dir.
 	RunDir string
@@ -97,6 +104,7 @@ type Plugin struct {
 	telling  sync.Mutex // held until a change is told, so that none overtakes another; before mu
 	mu       sync.Mutex
 	status   plugin.Status
+	health   health // of the instance that runs
 	streams  []*stream
 	endPhase context.CancelFunc
 	changed  chan struct{}   // closed at the next change; nil while nobody waits
@@ -120,6 +128,7 @@ func New(deps *Deps, want Want) *Plugin {
 	p := &Plugin{name: want.Manifest.Metadata.Name, deps: deps, idle: make(chan struct{}, 1)}
 	p.status = plugin.Status{Plugin: p.name, Instance: p.name, State: plugin.Pending, Since: time.Now()}
 	p.adopt(&want)
+	p.concludeLocked() // nobody else has it yet
 	return p
 }
 
@@ -244,9 +253,13 @@ func (p *Plugin) to(cause lifecycle.Cause, edit func(*plugin.Status)) {
 	}
 	p.status.State, p.status.Since = next, time.Now()
 	p.status.Reason, p.status.Message, p.status.RetryAt = "", "", nil
+	if next == plugin.Starting {
+		p.health = health{}
+	}
 	if edit != nil {
 		edit(&p.status)
 	}
+	p.concludeLocked()
 	change := plugin.StateChange{From: from, To: next, Cause: string(cause), Status: p.statusLocked()}
 	if p.changed != nil {
 		close(p.changed)
@@ -262,6 +275,7 @@ func (p *Plugin) refresh(edit func(*plugin.Status)) {
 	defer p.telling.Unlock()
 	p.mu.Lock()
 	edit(&p.status)
+	p.concludeLocked()
 	status := p.statusLocked()
 	p.mu.Unlock()
 	p.deps.Refreshed(status)

@@ -103,7 +103,7 @@ func (o *house) supervision(node, run string, all []plugin.Adapter, log *slog.Lo
 		Host: func(name string) plugin.Host {
 			return dispatch.Host{Plugin: name, Node: node, Dispatch: o.dispatch, Publish: o.bus.Event}
 		},
-		OpenPipe: func(s plugin.Stream) (supervise.Pipe, error) { return o.bus.Pipe(s) },
+		OpenPipe: func(s plugin.Stream) (supervise.Pipe, error) { return o.bus.Pipe(s) }, Request: o.bus.Request,
 		RunDir:   run, Starts: make(chan struct{}, callers), Removals: make(chan struct{}, callers), Log: log,
 	}
 }

@@ -39,6 +39,7 @@ type Process struct {
 	reaped bool // from here on the pid may be somebody else's
 
 	stopping sync.Mutex // held by whoever walks the ladder
+	steps    ladder     // that the walk had
 
 	learnt     chan struct{} // closed once executable is set; nil for a bound child
 	executable string        // digest of what it executes

@@ -33,7 +33,7 @@ func (p *Process) Stop(ctx context.Context, ask func(context.Context) error) err
 	defer cancel()
 	if p.stopping.TryLock() {
 		defer p.stopping.Unlock()
-		p.ladder(ctx, ask)
+		p.walk(ctx, ask)
 	} else {
 		p.endsBefore(ctx)
 	}
@@ -53,18 +53,36 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, stopDefault)
 }
 
-func (p *Process) ladder(ctx context.Context, ask func(context.Context) error) {
-	if ask != nil && p.askToEnd(ctx, ask) {
+// walk goes down the ladder, as far as it needs to, and times each step. A child
+// that has ended already is not asked.
+func (p *Process) walk(ctx context.Context, ask func(context.Context) error) {
+	if p.ended() {
 		return
 	}
-	p.signal(syscall.SIGTERM)
-	p.signal(syscall.SIGCONT) // a frozen one would not see it
-	p.endsBefore(ctx)
+	if ask != nil && p.steps.step("ask", func() string { return p.askToEnd(ctx, ask) }) == stepEnded {
+		return
+	}
+	term := p.steps.step("term", func() string {
+		p.signal(syscall.SIGTERM)
+		p.signal(syscall.SIGCONT) // a frozen one would not see it
+		return p.endsBefore(ctx)
+	})
+	if term != stepEnded {
+		p.steps.step("kill", func() string {
+			p.Kill()
+			select {
+			case <-p.done:
+				return stepEnded
+			case <-time.After(killMax):
+				return stepLate
+			}
+		})
+	}
 }
 
-// askToEnd reports whether the child ended upon being asked. The answer of ask
-// does not matter when it did: some protocols break the line by ending.
-func (p *Process) askToEnd(ctx context.Context, ask func(context.Context) error) bool {
+// askToEnd says whether the child ended upon being asked. The answer of ask does
+// not matter when it did: some protocols break the line by ending.
+func (p *Process) askToEnd(ctx context.Context, ask func(context.Context) error) (outcome string) {
 	end, _ := ctx.Deadline()
 	ctx, cancel := context.WithTimeout(ctx, time.Until(end)/askShare)
 	defer cancel()
@@ -72,12 +90,15 @@ func (p *Process) askToEnd(ctx context.Context, ask func(context.Context) error)
 	go func() { answer <- ask(ctx) }() // ends with ctx, as ask promises
 	select {
 	case <-p.done:
-		return true
+		return stepEnded
 	case <-ctx.Done():
-		return false
+		return stepLate
 	case err := <-answer:
+		if err != nil && p.ended() {
+			return stepEnded
+		}
 		if err != nil {
-			return p.ended()
+			return stepDone
 		}
 	}
 	return p.endsBefore(ctx)
@@ -92,11 +113,14 @@ func (p *Process) ended() bool {
 	}
 }
 
-func (p *Process) endsBefore(ctx context.Context) bool {
+func (p *Process) endsBefore(ctx context.Context) (outcome string) {
 	select {
 	case <-p.done:
-		return true
+		return stepEnded
 	case <-ctx.Done():
-		return p.ended()
+		if p.ended() {
+			return stepEnded
+		}
+		return stepLate
 	}
 }

@@ -127,8 +127,8 @@ func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plug
 		Host: func(name string) plugin.Host {
 			return dispatch.Host{Plugin: name, Node: folder.Node, Dispatch: d.dispatch, Publish: d.bus.Event}
 		},
-		OpenPipe: func(s plugin.Stream) (supervise.Pipe, error) { return d.bus.Pipe(s) },
-		RunDir:   folder.RunDir, Starts: make(chan struct{}, startsMax), Removals: make(chan struct{}, removalsMax), Log: log,
+		OpenPipe: func(s plugin.Stream) (supervise.Pipe, error) { return d.bus.Pipe(s) }, Request: d.bus.Request,
+		RunDir: folder.RunDir, Starts: make(chan struct{}, startsMax), Removals: make(chan struct{}, removalsMax), Log: log,
 	}
 }
 
