@@ -27,6 +27,12 @@ import (
 // Off is what turns a listener or a log off.
 const Off = "off"
 
+// What becomes of plugins when the daemon is told to stop.
+const (
+	Stop = "stop" // they are stopped: the default
+	Keep = "keep" // those that are detached go on, for the next daemon
+)
+
 // Config is the daemon's settings.
 type Config struct {
 	DataDir          string
@@ -40,6 +46,7 @@ type Config struct {
 	LogFormat        string
 	InvocationEvents bool
 	Metrics          bool
+	OnExit           string
 	ShutdownTimeout  time.Duration
 
 	faults []error // of the environment
@@ -60,6 +67,7 @@ func Flags(fs *pflag.FlagSet, dataDir string, getenv func(string) string) *Confi
 	text(&c.NATSURL, "nats-url", "", "use this NATS server with JetStream instead of the embedded one")
 	text(&c.NATSCredentials, "nats-credentials", "", "credentials file for --nats-url")
 	text(&c.AccessLog, "access-log", Off, "file for one JSON line per request, - for standard error, or off")
+	text(&c.OnExit, "on-exit", Stop, "what becomes of plugins when the daemon is told to stop: stop, or keep: detached ones go on and the next daemon adopts them")
 	text(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	text(&c.LogFormat, "log-format", "text", "text or json")
 	value := func(name string) { // of another type than text
@@ -97,6 +105,9 @@ func (c *Config) Check() error {
 		if _, _, err := net.SplitHostPort(address); err != nil && (address != Off || flag == "listen") {
 			fault(flag, "%q is not an address; write HOST:PORT, such as 127.0.0.1:0", address)
 		}
+	}
+	if !slices.Contains([]string{Stop, Keep}, c.OnExit) {
+		fault("on-exit", "%q is neither stop nor keep", c.OnExit)
 	}
 	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
 		fault("log-format", "%q is neither text nor json", c.LogFormat)

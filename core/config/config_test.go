@@ -47,12 +47,12 @@ func TestFlags_ofEveryTypeHaveAVariable(t *testing.T) {
 
 func TestCheck_tellsEveryFault(t *testing.T) {
 	c := parse(t, nil, "--listen", "off", "--nats-listen", "here", "--log-level", "loud", "--log-format", "xml",
-		"--nats-credentials", "x", "--shutdown-timeout", "0s", "--data-dir", "")
+		"--nats-credentials", "x", "--on-exit", "burn", "--shutdown-timeout", "0s", "--data-dir", "")
 	err := c.Check()
 	if err == nil {
 		t.Fatal("got no error")
 	}
-	for _, flag := range []string{"listen", "nats-listen", "log-level", "log-format", "nats-credentials", "shutdown-timeout", "data-dir"} {
+	for _, flag := range []string{"listen", "nats-listen", "log-level", "log-format", "nats-credentials", "on-exit", "shutdown-timeout", "data-dir"} {
 		if !strings.Contains(err.Error(), "--"+flag+":") {
 			t.Errorf("no fault of --%s in:\n%v", flag, err)
 		}
@@ -93,8 +93,8 @@ func TestFolder_keepsItsIdentityAndIsLocked(t *testing.T) {
 	if second.Node != first.Node || second.Token != first.Token || len(second.Token) != 64 {
 		t.Errorf("got node %s and a token of %d, want the first start's", second.Node, len(second.Token))
 	}
-	if left, _ := os.ReadDir(second.RunDir); len(left) > 0 {
-		t.Errorf("left in the run folder: %v", left)
+	if left, _ := os.ReadDir(second.RunDir); len(left) != 1 {
+		t.Errorf("in the run folder: got %v, want what the earlier daemon's instances have there", left)
 	}
 	for name, mode := range map[string]os.FileMode{"": 0o700, config.APITokenFile: 0o600, "node": 0o600, "lock": 0o600} {
 		info, err := os.Stat(filepath.Join(path, name))

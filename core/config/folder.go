@@ -31,13 +31,14 @@ type Folder struct {
 	Node string
 	// Token is the API's bearer token.
 	Token string
-	// RunDir holds one folder per running instance; it is empty at first.
+	// RunDir holds one folder per running instance, those of an earlier daemon
+	// too.
 	RunDir string
 	lock   *os.File
 }
 
 // OpenFolder makes the data folder if need be and locks it. What an earlier
-// daemon's instances left in the run folder is removed.
+// daemon's instances have in the run folder stays.
 func OpenFolder(path string) (*Folder, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
@@ -148,7 +149,7 @@ func (f *Folder) Close() error {
 	return f.lock.Close()
 }
 
-// runDir empties and returns the folder for instances: in the data folder if the
+// runDir makes and returns the folder for instances: in the data folder if the
 // path is short enough for unix sockets, else in the system's temporary folder,
 // found again by the data folder's name.
 func runDir(data string) (string, error) {
@@ -170,15 +171,6 @@ func runDir(data string) (string, error) {
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return "", fmt.Errorf("run folder: %w", err)
-	}
-	left, err := os.ReadDir(dir)
-	if err != nil {
-		return "", fmt.Errorf("run folder: %w", err)
-	}
-	for _, entry := range left {
-		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
-			return "", fmt.Errorf("run folder: what an earlier daemon left cannot be removed: %w", err)
-		}
 	}
 	return dir, nil
 }

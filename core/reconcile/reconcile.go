@@ -10,8 +10,6 @@ package reconcile
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -45,7 +43,9 @@ type Reconciler struct {
 	publish func(plugin.Event)
 	node    string
 
-	entries sync.Map // name -> *entry; written by Run's goroutine only
+	entries sync.Map                    // name -> *entry; written by Run's goroutine only
+	found   map[string]*supervise.Found // by plugin, not yet handed to a supervisor; Run's goroutine's
+	unswept []string                    // adapters that could not tell at the boot what is left
 	gone    chan string
 	running sync.WaitGroup
 }
@@ -53,7 +53,7 @@ type Reconciler struct {
 // entry is one plugin that is supervised.
 type entry struct {
 	plugin *supervise.Plugin
-	end    context.CancelFunc
+	end    func()
 	// record is what the supervisor was told last, launches how often that
 	// asked for a new instance. Both belong to Run's goroutine.
 	record   store.Record
@@ -73,6 +73,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	defer r.running.Wait()
 	r.syncAll(ctx)
+	r.reapFound(ctx)
+	r.running.Go(func() { r.sweepLater(ctx) }) // ends with ctx
 	for {
 		select {
 		case <-ctx.Done():
@@ -121,10 +123,33 @@ func (r *Reconciler) Lookup(name string) (*supervise.Plugin, bool) {
 	return found.(*entry).plugin, true
 }
 
+// takeFound returns the instance that an earlier daemon left of a plugin, once.
+func (r *Reconciler) takeFound(name string, record store.Record) *supervise.Found {
+	f := r.found[name]
+	if f == nil {
+		return nil
+	}
+	delete(r.found, name)
+	f.Fits = f.Restart == record.Restart && !restarts(f.Manifest, record.Manifest)
+	return f
+}
+
+// reapFound stops what an earlier daemon left of plugins that are not applied any
+// more.
+func (r *Reconciler) reapFound(ctx context.Context) {
+	for name, f := range r.found {
+		if _, supervised := r.entries.Load(name); !supervised {
+			r.start(ctx, name, store.Record{Manifest: f.Manifest, Generation: f.Generation, Desired: plugin.DesiredStopped, Restart: f.Restart})
+			r.sync(ctx, name) // not applied: it ends, and takes the instance along
+		}
+	}
+}
+
 func (r *Reconciler) start(ctx context.Context, name string, record store.Record) {
-	own, end := context.WithCancel(ctx)
-	e := &entry{end: end, record: record}
+	own, end := context.WithCancelCause(ctx)
+	e := &entry{end: func() { end(supervise.ErrDeleted) }, record: record}
 	e.plugin = supervise.New(r.deps, e.want())
+	e.plugin.Expect(r.takeFound(name, record))
 	r.entries.Store(name, e)
 	r.running.Go(func() { // ends with own: Run waits
 		e.plugin.Run(own)
@@ -158,7 +183,7 @@ func (e *entry) set(record store.Record) {
 func (e *entry) want() supervise.Want {
 	return supervise.Want{
 		Manifest: e.record.Manifest.WithDefaults(), Generation: e.record.Generation,
-		Desired: e.record.Desired, Launch: strconv.Itoa(e.launches),
+		Desired: e.record.Desired, Launch: strconv.Itoa(e.launches), Restart: e.record.Restart,
 	}
 }
 
@@ -171,61 +196,4 @@ func restarts(old, now plugin.Manifest) bool {
 		}
 	}
 	return false
-}
-
-// sweepMax bounds how long the boot waits for it: removing a hundred
-// containers takes some ten seconds.
-const sweepMax = time.Minute
-
-// Strays lists what an earlier daemon on the same data folder left behind and
-// nobody keeps. An adapter that cannot tell now is an error beside the others'
-// strays.
-func (r *Reconciler) Strays(ctx context.Context, keep func(instance string) bool) (strays []plugin.Stray, err error) {
-	var failed []error
-	for name, a := range r.deps.Adapters {
-		s, ok := a.(plugin.Sweeper)
-		if !ok {
-			continue
-		}
-		some, err := s.Strays(ctx, r.node, keep)
-		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", name, err))
-		}
-		strays = append(strays, some...)
-	}
-	return strays, errors.Join(failed...)
-}
-
-// Sweep removes strays. It is for the boot, before Run.
-func (r *Reconciler) Sweep(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, sweepMax)
-	defer cancel()
-	strays, err := r.Strays(ctx, func(string) bool { return false })
-	switch {
-	case errors.Is(err, plugin.ErrUnavailable):
-		r.deps.Log.Debug("an adapter is not available", "error", err)
-	case err != nil:
-		r.deps.Log.Warn("what an earlier daemon left could not be looked for", "error", err)
-	}
-	for name, a := range r.deps.Adapters {
-		var own []plugin.Stray
-		for _, one := range strays {
-			if one.Adapter == name {
-				own = append(own, one)
-			}
-		}
-		if s, ok := a.(plugin.Sweeper); ok && len(own) > 0 {
-			r.sweep(ctx, s, own)
-		}
-	}
-}
-
-func (r *Reconciler) sweep(ctx context.Context, s plugin.Sweeper, strays []plugin.Stray) {
-	removed, err := s.Sweep(ctx, strays)
-	if err != nil {
-		r.deps.Log.Warn("what an earlier daemon left could not all be removed", "error", err)
-	}
-	for _, one := range removed {
-		r.deps.Log.Info("removed what an earlier daemon left", "adapter", one.Adapter, "kind", one.Kind, "name", one.Name, "instance", one.Instance)
-	}
 }

@@ -29,21 +29,26 @@ type living struct {
 	since    time.Time
 	exited   <-chan struct{} // closed once instance.Wait does not block
 	job      *jobs           // set when invocations launch runs, and instance is nil
+	adopted  bool            // launched by an earlier daemon
+
+	recorded  chan struct{} // closed when keep is done; nil when it is not to be left
+	canBeLeft bool          // its record is written; to be read after recorded is closed
 }
 
 // live is one life: from launch to grave, and the wait for the next.
 func (p *Plugin) live(phase context.Context, want *Want) {
-	id := p.newID()
-	p.replace(id)
-	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Instance, s.Facts, s.Limits, s.LastWords = id, nil, nil, nil })
-	one, err := p.launchAside(phase, id, want)
+	one, err := p.bringToLife(phase, want)
 	if err != nil {
 		p.didNotStart(phase, want, err)
 		return
 	}
+	p.keep(one, want)
 	facts, limits := p.inspect(one.instance), p.limits(one.instance)
 	p.to(lifecycle.Ready, func(s *plugin.Status) {
 		s.Facts, s.Limits = facts, limits
+		if one.adopted {
+			s.Reason, s.Message = "Adopted", "found again; it runs since "+one.since.UTC().Format(time.RFC3339)
+		}
 		p.living.Store(one) // under the same lock as the state: see await
 	})
 	endStreams := p.startStreams(phase, one, want)
@@ -52,7 +57,12 @@ func (p *Plugin) live(phase context.Context, want *Want) {
 	if !mayLive {
 		p.putDown(one)
 	}
-	if phase.Err() != nil {
+	switch {
+	case phase.Err() == nil:
+	case p.leaves(phase, one):
+		p.leaveBehind(phase, one, endStreams)
+		return
+	default:
 		p.stop(phase, one, endStreams)
 		return
 	}
@@ -65,6 +75,40 @@ func (p *Plugin) live(phase context.Context, want *Want) {
 		}
 	})
 	p.afterDeath(phase)
+}
+
+// bringToLife adopts what an earlier daemon left, or launches.
+func (p *Plugin) bringToLife(phase context.Context, want *Want) (*living, error) {
+	words := []string(nil)
+	if f := p.takeFound(); f != nil {
+		p.begun(f.Instance, nil)
+		one, gone, err := p.adopt(context.WithoutCancel(phase), f)
+		if !gone {
+			return one, err
+		}
+		p.deps.Log.Warn("an instance of an earlier daemon is gone", "plugin", p.name, "instance", f.Instance, "error", err)
+		if failed, ok := errors.AsType[*startError](err); ok {
+			words = failed.words
+		}
+	}
+	if phase.Err() != nil {
+		return nil, phase.Err()
+	}
+	id := p.newID()
+	p.replace(id)
+	p.begun(id, words)
+	return p.launchAside(phase, id, want)
+}
+
+// begun tells that an instance is being brought to life; words are what the one
+// before it printed last, when that died unseen.
+func (p *Plugin) begun(id string, words []string) {
+	edit := func(s *plugin.Status) { s.Instance, s.Facts, s.Limits, s.LastWords = id, nil, nil, words }
+	if p.state() == plugin.Starting { // an adoption came to nothing
+		p.refresh(edit)
+		return
+	}
+	p.to(lifecycle.Begin, edit)
 }
 
 // newID makes the name of a new instance.
@@ -129,7 +173,7 @@ func (p *Plugin) launch(ctx context.Context, id string, want *Want, input []byte
 	defer cancel()
 	err = p.bringUp(ctx, one, plugin.Launch{
 		ID: one.id, Manifest: want.Manifest, Input: input, Env: env, Dir: one.dir,
-		Output: one.log, Host: p.deps.Host(p.name),
+		Output: one.log, Host: p.deps.Host(p.name), Node: p.deps.Node,
 	})
 	if err == nil {
 		err = startup.pass(ctx)
@@ -167,6 +211,7 @@ func (p *Plugin) prepare(adapter plugin.Adapter, id string, want *Want) (*living
 	} else if err := os.Mkdir(one.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("instance folder: %w: %w", plugin.ErrUnavailable, err)
 	}
+	p.deps.Instances.add(one.id, one.dir)
 	one.log = p.deps.OpenLog(p.name, one.id, one.dir, capture(want))
 	return one, nil
 }
@@ -181,13 +226,15 @@ func capture(want *Want) int {
 
 // bury frees what an instance that is gone has owned.
 func (p *Plugin) bury(one *living) {
+	one.settled()
 	one.log.Close()
+	defer p.deps.Instances.remove(one.id)
 	if one.dir == "" {
 		return
 	}
 	p.deps.Removals <- struct{}{} // a blocked removal holds a thread: bounded
 	defer func() { <-p.deps.Removals }()
-	if err := os.RemoveAll(one.dir); err != nil {
+	if err := errors.Join(os.RemoveAll(one.dir+recordSuffix), os.RemoveAll(one.dir)); err != nil {
 		p.deps.Log.Warn("an instance's folder could not be removed", "plugin", p.name, "instance", one.id, "error", err)
 	}
 }

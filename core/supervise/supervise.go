@@ -33,6 +33,8 @@ type Want struct {
 	Desired    plugin.Desired
 	// Launch is equal for two wishes exactly when the same instance serves both.
 	Launch string
+	// Restart counts the requests to restart, over all daemons.
+	Restart int64
 }
 
 // Log is where one instance's output goes.
@@ -66,6 +68,16 @@ type Deps struct {
 	// OpenLog opens the log of an instance; files of it may be put in dir. The
 	// first captureBytesMax bytes of stdout are kept for Log.Stdout.
 	OpenLog func(plugin, instance, dir string, captureBytesMax int) Log
+	// ResumeLog opens the log of an instance that an earlier daemon launched, to go
+	// on where that stopped.
+	ResumeLog func(plugin, instance, dir string, captureBytesMax int) Log
+	// Instances knows which are there.
+	Instances Instances
+	// Leaving reports that the daemon ends and detached instances are to go on. It
+	// may be nil: never.
+	Leaving func() bool
+	// Node names the daemon's data folder.
+	Node string
 	// Resolve turns references to secrets into values.
 	Resolve func(map[string]plugin.EnvValue) (map[string]string, error)
 	// Changed is told every change of state, in order for each plugin. It must
@@ -117,6 +129,8 @@ type Plugin struct {
 	idle     chan struct{} // told when draining has nothing left in flight
 
 	attempts attempts // owned by Run
+	earlier  *Found   // to be adopted; owned by Run
+	left     bool     // the instance was left running; owned by Run
 	asked    *call    // the last question for availability; owned by Run
 
 	strays sync.WaitGroup // calls that were given up, and what waits for them
@@ -127,13 +141,17 @@ type Plugin struct {
 func New(deps *Deps, want Want) *Plugin {
 	p := &Plugin{name: want.Manifest.Metadata.Name, deps: deps, idle: make(chan struct{}, 1)}
 	p.status = plugin.Status{Plugin: p.name, Instance: p.name, State: plugin.Pending, Since: time.Now()}
-	p.adopt(&want)
+	p.takeOver(&want)
 	p.concludeLocked() // nobody else has it yet
 	return p
 }
 
-// adopt takes over a wish. The caller holds mu, or is New.
-func (p *Plugin) adopt(want *Want) {
+// Expect gives the plugin the instance that an earlier daemon left of it. It is for
+// before Run.
+func (p *Plugin) Expect(f *Found) { p.earlier = f }
+
+// takeOver makes a wish the present one. The caller holds mu, or is New.
+func (p *Plugin) takeOver(want *Want) {
 	p.want.Store(want)
 	p.status.Adapter = want.Manifest.Spec.Adapter
 }
@@ -151,7 +169,7 @@ func (p *Plugin) take(want *Want) (goesOn bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.want.Load()
-	p.adopt(want)
+	p.takeOver(want)
 	contradicts := want.Launch != before.Launch || want.Desired != before.Desired
 	if want.Generation == before.Generation && !contradicts {
 		return false
@@ -198,16 +216,20 @@ func (p *Plugin) Run(ctx context.Context) {
 	p.mu.Lock()
 	p.over = ctx.Done()
 	p.mu.Unlock()
-	for ctx.Err() == nil {
+	for ctx.Err() == nil || p.earlier != nil && !p.earlier.asked {
 		p.phase(ctx)
 	}
-	if p.state() != plugin.Stopped {
+	if p.earlier != nil { // nobody could tell what became of it: a stray from now on
+		p.deps.Instances.remove(p.earlier.Instance)
+	}
+	if p.state() != plugin.Stopped && !p.left {
 		p.to(lifecycle.Halt, nil)
 	}
 }
 
 func (p *Plugin) phase(ctx context.Context) {
-	phase, end := context.WithCancel(ctx)
+	phase, endWith := context.WithCancelCause(ctx)
+	end := func() { endWith(errNewWish) }
 	defer end()
 	p.mu.Lock()
 	p.endPhase = end
@@ -216,6 +238,8 @@ func (p *Plugin) phase(ctx context.Context) {
 	p.mu.Unlock()
 	p.attempts.are(want)
 	switch {
+	case p.earlier != nil && !p.earlier.servesAs(want):
+		p.retire(phase, end, want)
 	case want.Desired == plugin.DesiredStopped:
 		p.rest(phase)
 	case want.Manifest.Spec.Mode == plugin.Job:

@@ -99,12 +99,15 @@ func (o *house) supervision(node, run string, all []plugin.Adapter, log *slog.Lo
 		OpenLog: func(name, instance, dir string, capture int) supervise.Log {
 			return o.logs.Open(name, instance, dir, capture)
 		},
-		Resolve: secret.Folder{}.Resolve, Forget: o.bus.Forget,
+		ResumeLog: func(name, instance, dir string, capture int) supervise.Log {
+			return o.logs.Open(name, instance, dir, capture)
+		},
+		Resolve: secret.Folder{}.Resolve, Node: node, Forget: o.bus.Forget,
 		Host: func(name string) plugin.Host {
 			return dispatch.Host{Plugin: name, Node: node, Dispatch: o.dispatch, Publish: o.bus.Event}
 		},
 		OpenPipe: func(s plugin.Stream) (supervise.Pipe, error) { return o.bus.Pipe(s) }, Request: o.bus.Request,
-		RunDir:   run, Starts: make(chan struct{}, callers), Removals: make(chan struct{}, callers), Log: log,
+		RunDir: run, Starts: make(chan struct{}, callers), Removals: make(chan struct{}, callers), Log: log,
 	}
 }
 

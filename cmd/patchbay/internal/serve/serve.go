@@ -60,7 +60,9 @@ func Run(ctx context.Context, c *config.Config, version wire.Version) error {
 		Plugins: d.registry, Invoker: d.dispatch, Events: d.bus, Logs: d.logs, Parser: d.parser, Health: d,
 		Token: folder.Token, Version: version, Log: log, AccessLog: access, Metrics: d.metrics,
 	})
-	d.reconciler.Sweep(ctx)
+	if err := d.reconciler.Boot(ctx); err != nil {
+		return err
+	}
 	if err := folder.Advertise(listener.Addr().String(), d.bus.Addr(), d.bus.Token()); err != nil {
 		return err
 	}
@@ -122,7 +124,10 @@ func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plug
 		OpenLog: func(name, instance, dir string, capture int) supervise.Log {
 			return d.logs.Open(name, instance, dir, capture)
 		},
-		Resolve: secret.Folder{Path: c.SecretsDir}.Resolve,
+		ResumeLog: func(name, instance, dir string, capture int) supervise.Log {
+			return d.logs.Open(name, instance, dir, capture)
+		},
+		Resolve: secret.Folder{Path: c.SecretsDir}.Resolve, Node: folder.Node, Leaving: func() bool { return c.OnExit == config.Keep },
 		Changed: d.reporter.Changed, Refreshed: d.reporter.Refreshed, Forget: d.reporter.Forget,
 		Host: func(name string) plugin.Host {
 			return dispatch.Host{Plugin: name, Node: folder.Node, Dispatch: d.dispatch, Publish: d.bus.Event}
