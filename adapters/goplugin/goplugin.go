@@ -30,16 +30,24 @@ import (
 // name is the key under spec that chooses this adapter.
 const name = "goplugin"
 
+// Options is what the adapter is told of the daemon.
+type Options struct {
+	// Node names the daemon: it sweeps what bears this mark, and nothing else.
+	Node string
+}
+
 // Adapter launches go-plugin processes.
-type Adapter struct{}
+type Adapter struct{ options Options }
 
 var (
 	_ plugin.Adapter   = (*Adapter)(nil)
 	_ plugin.Specifier = (*Adapter)(nil)
+	_ plugin.Adopter   = (*Adapter)(nil)
+	_ plugin.Sweeper   = (*Adapter)(nil)
 )
 
 // New returns the adapter.
-func New() *Adapter { return &Adapter{} }
+func New(o Options) *Adapter { return &Adapter{options: o} }
 
 // Name returns "goplugin".
 func (*Adapter) Name() string { return name }
@@ -75,6 +83,37 @@ func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, e
 	return i, nil
 }
 
+// Adopt finds a plugin again that outlived the daemon: the process by its handle,
+// then the connection as after a handshake, to the address and with the keys of
+// the handle.
+func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON) (plugin.Instance, error) {
+	h, err := readHandle(text, l)
+	if err != nil {
+		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrNotFound, err)
+	}
+	child, err := proc.Adopt(h.Process)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{Process: child, launch: l}
+	i, err := p.resume(ctx, h)
+	if err != nil {
+		p.kill()
+		return nil, fmt.Errorf("adopt: %w", err)
+	}
+	return i, nil
+}
+
+// Strays lists the processes of plugins that bear the node's mark and are not kept.
+func (*Adapter) Strays(_ context.Context, node string, keep func(instance string) bool) ([]plugin.Stray, error) {
+	return proc.Strays(node, name, keep)
+}
+
+// Sweep kills strays of this daemon's node.
+func (a *Adapter) Sweep(_ context.Context, strays []plugin.Stray) ([]plugin.Stray, error) {
+	return proc.Sweep(a.options.Node, strays)
+}
+
 // kill ends a process that did not become an instance.
 func (p *process) kill() {
 	now, cancel := context.WithCancel(context.Background())
@@ -96,6 +135,6 @@ type process struct {
 	compiled
 	launch plugin.Launch
 	own    *identity // nil without TLS
-	// stdout and stderr are the names of its output files.
+	// stdout and stderr are the names of its output files; empty once adopted.
 	stdout, stderr string
 }

@@ -62,7 +62,7 @@ func start(t *testing.T, example, rest string) (plugin.Instance, *conformance.Ou
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	i, err := goplugin.New().Launch(ctx, l)
+	i, err := goplugin.New(goplugin.Options{}).Launch(ctx, l)
 	if err == nil {
 		t.Cleanup(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
