@@ -137,4 +137,6 @@ type process struct {
 	own    *identity // nil without TLS
 	// stdout and stderr are the names of its output files; empty once adopted.
 	stdout, stderr string
+	// connected: there was a connection before, of this daemon or an earlier one.
+	connected bool
 }

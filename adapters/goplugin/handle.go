@@ -76,7 +76,7 @@ func (p *process) resume(ctx context.Context, h handle) (*instance, error) {
 	if err := errors.Join(err, faults.Err()); err != nil {
 		return nil, err
 	}
-	p.compiled = c
+	p.compiled, p.connected = c, true
 	g, err := p.recall(h)
 	if err != nil {
 		return nil, err
