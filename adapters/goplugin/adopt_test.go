@@ -213,9 +213,37 @@ func TestAdopt_outputMeanwhile(t *testing.T) {
 			p.printed(t, "the second\n")
 			if name == "grpc" {
 				p.printed(t, "the first\n")
+			} else if all := p.launch.Output.(*conformance.Output).Text(plugin.Stderr); !strings.Contains(all, "stream copy 'stdout' error") {
+				t.Errorf("stderr: got %q, want go-plugin's complaint", all)
 			}
 			print(t, stdout, "the third\n")
 			p.printed(t, "the third\n")
+		})
+	}
+}
+
+// TestAdopt_noLineIsLostOrMade: also when nothing is printed for several adoptions.
+func TestAdopt_noLineIsLostOrMade(t *testing.T) {
+	for name, spec := range both(t) {
+		t.Run(name, func(t *testing.T) {
+			p := leave(t, spec)
+			for range 3 {
+				i, err := p.adopt(t, 20*time.Second)
+				if err != nil {
+					t.Fatal(err)
+				}
+				i.(plugin.Survivor).Leave()
+			}
+			p.noticed(t)
+			if _, err := p.adopt(t, 20*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			print(t, p.stdout(t), "the only one\n")
+			p.printed(t, "the only one\n")
+			all := p.launch.Output.(*conformance.Output).Text(plugin.Stdout)
+			if _, after, _ := strings.Cut(all, "\n"); after != "the only one\n" { // the first is the handshake
+				t.Errorf("got %q, want one line", after)
+			}
 		})
 	}
 }

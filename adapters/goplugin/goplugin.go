@@ -1,22 +1,3 @@
-// Package goplugin runs hashicorp/go-plugin processes, over net/rpc and over
-// gRPC, without the plugin's Go types: calls are JSON in and JSON out. It does
-// not use go-plugin's own client, which a plugin can crash or hang.
-//
-// It owns, per instance, one process (of adapters/internal/proc), one connection
-// to it and the goroutines that drain it; all end with the process. It promises
-// that what a plugin prints, answers or announces can neither panic the daemon
-// nor use memory beyond spec.limits.payload and the constants of this package,
-// and that every wait ends with its context.
-//
-// A launch is: start (cookie and versions in the environment, stdout and stderr
-// to files), one handshake line on stdout ([parseHandshake]), dial (the process
-// at the other end of the socket must be the plugin), and then
-//
-//   - net/rpc: yamux, control and output streams, a stream dispensed per call
-//     under way; arguments and answers by the manifest's description
-//     (internal/gobwire).
-//   - gRPC: server reflection once, then dynamic messages; the plugin's output
-//     by its GRPCStdio service.
 package goplugin
 
 import (
