@@ -15,7 +15,7 @@ import (
 
 // Options is what adapters are told of the daemon.
 type Options struct {
-	// Node names the daemon; containers carry it as a label.
+	// Node names the daemon; what outlives it is marked with that.
 	Node string
 	// DockerHost is the engine's address; empty: DOCKER_HOST, else the default.
 	DockerHost string
@@ -25,7 +25,7 @@ type Options struct {
 func All(o Options) []plugin.Adapter {
 	return []plugin.Adapter{
 		container.New(container.Options{Node: o.Node, Host: o.DockerHost}),
-		goplugin.New(),
+		goplugin.New(goplugin.Options{Node: o.Node}),
 		portable.New(portable.Options{}),
 		provider.New(),
 		starlark.New(),

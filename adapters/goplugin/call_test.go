@@ -311,7 +311,7 @@ func TestPayload(t *testing.T) {
 			m := manifest(t, spec)
 			m.Spec.Limits.Payload = 100 << 10
 			l := conformance.NewLaunch(t, m)
-			i, err := goplugin.New().Launch(t.Context(), l)
+			i, err := goplugin.New(goplugin.Options{}).Launch(t.Context(), l)
 			if err != nil {
 				t.Fatal(err)
 			}

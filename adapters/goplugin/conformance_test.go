@@ -92,7 +92,7 @@ func TestConformance_netrpc(t *testing.T) {
 			spec := netrpcSpec(path)
 			spec.TLS = tls
 			conformance.Run(t, conformance.Fixture{
-				Adapter:  goplugin.New(),
+				Adapter:  goplugin.New(goplugin.Options{}),
 				Manifest: func(t testing.TB) plugin.Manifest { return manifest(t, spec) },
 				Echo:     conformance.Call{Operation: "Echo", Data: `{"Text":"@N@"}`, Want: `{"Text":"@N@"}`},
 				Refuse:   conformance.Call{Operation: "Refuse", Data: `{"Text":"no @N@"}`, WantMessage: "no @N@"},
@@ -111,7 +111,7 @@ func TestConformance_grpc(t *testing.T) {
 		t.Run("tls "+tls, func(t *testing.T) {
 			spec := goplugin.Spec{Command: []string{path}, Handshake: cookie(), TLS: tls}
 			conformance.Run(t, conformance.Fixture{
-				Adapter:  goplugin.New(),
+				Adapter:  goplugin.New(goplugin.Options{}),
 				Manifest: func(t testing.TB) plugin.Manifest { return manifest(t, spec) },
 				Echo:     conformance.Call{Operation: "Echo", Data: `{"text":"@N@"}`, Want: `{"text":"@N@"}`},
 				Refuse:   conformance.Call{Operation: "patchbay.tiny.v1.Tiny/Refuse", Data: `{"text":"no @N@"}`, WantMessage: "no @N@"},

@@ -1,22 +1,3 @@
-// Package goplugin runs hashicorp/go-plugin processes, over net/rpc and over
-// gRPC, without the plugin's Go types: calls are JSON in and JSON out. It does
-// not use go-plugin's own client, which a plugin can crash or hang.
-//
-// It owns, per instance, one process (of adapters/internal/proc), one connection
-// to it and the goroutines that drain it; all end with the process. It promises
-// that what a plugin prints, answers or announces can neither panic the daemon
-// nor use memory beyond spec.limits.payload and the constants of this package,
-// and that every wait ends with its context.
-//
-// A launch is: start (cookie and versions in the environment, stdout and stderr
-// to files), one handshake line on stdout ([parseHandshake]), dial (the process
-// at the other end of the socket must be the plugin), and then
-//
-//   - net/rpc: yamux, control and output streams, a stream dispensed per call
-//     under way; arguments and answers by the manifest's description
-//     (internal/gobwire).
-//   - gRPC: server reflection once, then dynamic messages; the plugin's output
-//     by its GRPCStdio service.
 package goplugin
 
 import (
@@ -30,16 +11,24 @@ import (
 // name is the key under spec that chooses this adapter.
 const name = "goplugin"
 
+// Options is what the adapter is told of the daemon.
+type Options struct {
+	// Node names the daemon: it sweeps what bears this mark, and nothing else.
+	Node string
+}
+
 // Adapter launches go-plugin processes.
-type Adapter struct{}
+type Adapter struct{ options Options }
 
 var (
 	_ plugin.Adapter   = (*Adapter)(nil)
 	_ plugin.Specifier = (*Adapter)(nil)
+	_ plugin.Adopter   = (*Adapter)(nil)
+	_ plugin.Sweeper   = (*Adapter)(nil)
 )
 
 // New returns the adapter.
-func New() *Adapter { return &Adapter{} }
+func New(o Options) *Adapter { return &Adapter{options: o} }
 
 // Name returns "goplugin".
 func (*Adapter) Name() string { return name }
@@ -75,6 +64,37 @@ func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, e
 	return i, nil
 }
 
+// Adopt finds a plugin again that outlived the daemon: the process by its handle,
+// then the connection as after a handshake, to the address and with the keys of
+// the handle.
+func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON) (plugin.Instance, error) {
+	h, err := readHandle(text, l)
+	if err != nil {
+		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrNotFound, err)
+	}
+	child, err := proc.Adopt(h.Process)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{Process: child, launch: l, Beside: proc.NewBeside(l.Manifest, proc.Spec{Env: proc.Environ(l), Dir: l.Dir})}
+	i, err := p.resume(ctx, h)
+	if err != nil {
+		p.kill()
+		return nil, fmt.Errorf("adopt: %w", err)
+	}
+	return i, nil
+}
+
+// Strays lists the processes of plugins that bear the node's mark and are not kept.
+func (*Adapter) Strays(_ context.Context, node string, keep func(instance string) bool) ([]plugin.Stray, error) {
+	return proc.Strays(node, name, keep)
+}
+
+// Sweep kills strays of this daemon's node.
+func (a *Adapter) Sweep(_ context.Context, strays []plugin.Stray) ([]plugin.Stray, error) {
+	return proc.Sweep(a.options.Node, strays)
+}
+
 // kill ends a process that did not become an instance.
 func (p *process) kill() {
 	now, cancel := context.WithCancel(context.Background())
@@ -97,6 +117,8 @@ type process struct {
 	compiled
 	launch plugin.Launch
 	own    *identity // nil without TLS
-	// stdout and stderr are the names of its output files.
+	// stdout and stderr are the names of its output files; empty once adopted.
 	stdout, stderr string
+	// connected: there was a connection before, of this daemon or an earlier one.
+	connected bool
 }

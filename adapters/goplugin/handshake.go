@@ -67,12 +67,9 @@ func parseHandshake(line []byte) (g greeting, found bool, err error) {
 		return g, true, fmt.Errorf("the plugin speaks core version %d of go-plugin; only %d is known", core, coreVersion)
 	case len(fields) > 7:
 		return g, true, fmt.Errorf("the line has %d fields; at most 7 are known", len(fields))
-	case g.network != "unix" && g.network != "tcp":
-		return g, true, fmt.Errorf("%q is not a network; want unix or tcp", cut(g.network))
-	case g.address == "":
-		return g, true, fmt.Errorf("the address is empty")
-	case g.protocol != transportNetRPC && g.protocol != transportGRPC:
-		return g, true, fmt.Errorf("%q is not a protocol; want netrpc or grpc", cut(g.protocol))
+	}
+	if err := g.check(); err != nil {
+		return g, true, err
 	}
 	if len(fields) > 5 && len(fields[5]) >= certificateMin {
 		// What is not base64 is no certificate; whether one is needed is
@@ -80,6 +77,19 @@ func parseHandshake(line []byte) (g greeting, found bool, err error) {
 		g.certificate, _ = base64.RawStdEncoding.DecodeString(strings.TrimRight(fields[5], "="))
 	}
 	return g, true, nil
+}
+
+// check reports what no plugin may announce.
+func (g greeting) check() error {
+	switch {
+	case g.network != "unix" && g.network != "tcp":
+		return fmt.Errorf("%q is not a network; want unix or tcp", cut(g.network))
+	case g.address == "":
+		return fmt.Errorf("the address is empty")
+	case g.protocol != transportNetRPC && g.protocol != transportGRPC:
+		return fmt.Errorf("%q is not a protocol; want netrpc or grpc", cut(g.protocol))
+	}
+	return nil
 }
 
 // cut keeps texts of a plugin in errors short.

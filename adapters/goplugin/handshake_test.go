@@ -2,6 +2,7 @@ package goplugin
 
 import (
 	"encoding/base64"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -9,6 +10,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
+	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
 func TestParseHandshake(t *testing.T) {
@@ -103,6 +107,42 @@ func FuzzCatalog(f *testing.F) {
 			if wire, err := tr.wire(m, []byte(argument)); err == nil {
 				_, _ = tr.json(m, wire)
 			}
+		}
+	})
+}
+
+// FuzzHandle: a handle is read from a file, which may hold anything.
+func FuzzHandle(f *testing.F) {
+	l := plugin.Launch{ID: "p-1", Node: "n", Dir: "/run/p-1", Manifest: plugin.Manifest{Spec: plugin.Spec{Adapter: name}}}
+	own, err := newIdentity()
+	if err != nil {
+		f.Fatal(err)
+	}
+	g := greeting{1, "unix", "/run/p-1/plugin1", transportNetRPC, own.certificate.Certificate[0]}
+	good, err := writeHandle(proc.Handle{Pid: 7, Boot: "b", Start: 1, Mark: proc.Mark(l)}, g, own)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(good))
+	f.Add([]byte(`{"process":{"mark":"n/goplugin/p-1"},"greeting":{"network":"tcp","address":"[::1]:1","protocol":"grpc"}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		h, err := readHandle(text, l)
+		if err != nil {
+			return
+		}
+		p := &process{launch: l, compiled: compiled{Spec: Spec{Handshake: Handshake{Versions: []int{1}}, Transport: transportAuto}}}
+		if h.Identity != nil {
+			p.TLS = tlsAuto
+		}
+		g, err := p.recall(h)
+		if err != nil {
+			return
+		}
+		if g.network == "unix" && !filepath.IsAbs(g.address) || g.network == "tcp" && onLoopback(g.address) != nil {
+			t.Errorf("%s: would dial %s %q", text, g.network, g.address)
+		}
+		if p.own != nil {
+			_, _ = p.own.config(g.certificate)
 		}
 	})
 }

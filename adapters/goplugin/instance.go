@@ -48,21 +48,25 @@ var (
 	_ plugin.Describer     = (*instance)(nil)
 	_ plugin.StreamInvoker = (*instance)(nil)
 	_ plugin.Inspector     = (*instance)(nil)
+	_ plugin.Survivor      = (*instance)(nil)
 )
 
 func newInstance(p *process, g greeting, to link) *instance {
 	i := &instance{process: p, greeting: g, link: to, gone: make(chan struct{})}
-	go i.tidy() // ends with the process
+	go i.tidy() // ends with the process, or with Leave
 	return i
 }
 
-// tidy closes the connection once the process is gone and its last words are read.
+// tidy closes the connection once the process is gone and its last words are read,
+// or at once when the process was left: it goes on printing, for the next daemon.
 func (i *instance) tidy() {
 	defer close(i.gone)
 	<-i.Done()
-	select {
-	case <-i.link.drained():
-	case <-time.After(drainMost):
+	if !i.Left() {
+		select {
+		case <-i.link.drained():
+		case <-time.After(drainMost):
+		}
 	}
 	i.link.close()
 }
@@ -124,12 +128,35 @@ func (i *instance) Wait() plugin.Exit {
 
 // Stop asks the plugin to end, then walks proc's ladder.
 func (i *instance) Stop(ctx context.Context) error {
-	err := i.Process.Stop(ctx, i.link.quit)
+	err := i.Process.Stop(ctx, i.quit)
 	if err != nil {
 		return err
 	}
 	<-i.gone
 	return nil
+}
+
+// quit asks a plugin to end that was not left.
+func (i *instance) quit(ctx context.Context) error {
+	if i.Left() {
+		return errClosed
+	}
+	return i.link.quit(ctx)
+}
+
+// Handle returns the process, what it announced, and the daemon's key for it.
+func (i *instance) Handle() (plugin.RawJSON, error) {
+	child, err := i.Process.Handle()
+	if err != nil {
+		return nil, err
+	}
+	return writeHandle(child, i.greeting, i.own)
+}
+
+// Leave closes the connection, which a plugin survives, and asks nothing of it.
+func (i *instance) Leave() {
+	i.Process.Leave()
+	<-i.gone
 }
 
 // Inspect returns the process id, the protocol and its version.

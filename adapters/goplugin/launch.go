@@ -52,7 +52,7 @@ func (c compiled) start(l plugin.Launch) (*process, error) {
 	p.stdout, p.stderr = stdout.Name(), stderr.Name()
 	spec := proc.Spec{
 		Path: c.path, Args: c.Command[1:], Env: environ(l, env), Dir: l.Dir,
-		Stdout: stdout, Stderr: stderr, Digest: c.digest,
+		Stdout: stdout, Stderr: stderr, Digest: c.digest, Detached: l.Manifest.Spec.Detached(),
 	}
 	p.Beside = proc.NewBeside(l.Manifest, spec)
 	p.Process, err = proc.Start(spec)
@@ -87,9 +87,14 @@ func (p *process) connect(ctx context.Context) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p.join(ctx, g)
+}
+
+// join makes an instance of a process that listens at a known address.
+func (p *process) join(ctx context.Context, g greeting) (*instance, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { // ends with connect: a plugin that dies meanwhile ends every wait
+	go func() { // ends with join: a plugin that dies meanwhile ends every wait
 		select {
 		case <-p.Done():
 			cancel()
@@ -98,6 +103,7 @@ func (p *process) connect(ctx context.Context) (*instance, error) {
 	}()
 	d := &dialer{process: p, greeting: g}
 	var to link
+	var err error
 	if g.protocol == transportGRPC {
 		to, err = connectGRPC(ctx, d)
 	} else {

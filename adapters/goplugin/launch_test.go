@@ -32,7 +32,7 @@ func launch(t *testing.T, spec goplugin.Spec, within time.Duration) (plugin.Inst
 	l := conformance.NewLaunch(t, manifest(t, spec))
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	i, err := goplugin.New().Launch(ctx, l)
+	i, err := goplugin.New(goplugin.Options{}).Launch(ctx, l)
 	if err == nil {
 		t.Cleanup(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -116,7 +116,7 @@ func TestLaunch_secretsStaySecret(t *testing.T) {
 	m.Spec.Env = map[string]plugin.EnvValue{"TOKEN": {Secret: "vendor/token"}}
 	l := conformance.NewLaunch(t, m)
 	l.Env["TOKEN"] = "hunter2"
-	_, err := goplugin.New().Launch(t.Context(), l)
+	_, err := goplugin.New(goplugin.Options{}).Launch(t.Context(), l)
 	if got := fmt.Sprint(err); strings.Contains(got, "hunter2") || !strings.Contains(got, "token is ***") {
 		t.Errorf("got %s", got)
 	}
@@ -165,7 +165,7 @@ func TestCheck_faults(t *testing.T) {
 	} {
 		spec := netrpcSpec(good)
 		tt.change(&spec)
-		err := goplugin.New().Check(manifest(t, spec))
+		err := goplugin.New(goplugin.Options{}).Check(manifest(t, spec))
 		var faults plugin.Faults
 		if !errors.As(err, &faults) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %s", tt.name, err, tt.want)

@@ -48,9 +48,13 @@ func openSession(ctx context.Context, d *dialer) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d.connected {
+		d.endCopiers(conn)
+	}
 	if conn, err = secured(ctx, d, conn); err != nil {
 		return nil, err
 	}
+	d.connected = true
 	settings := yamux.DefaultConfig()
 	settings.LogOutput = io.Discard
 	settings.ConnectionWriteTimeout = writeTimeout

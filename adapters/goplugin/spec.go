@@ -86,26 +86,34 @@ type compiled struct {
 // compile checks m and prepares what is the same for every launch of it. The
 // error is plugin.Faults.
 func compile(m plugin.Manifest) (compiled, error) {
+	c, faults, err := interpret(m)
+	if err != nil {
+		return c, err
+	}
+	if len(c.Command) > 0 && c.Command[0] != "" {
+		c.resolve(m.Metadata.Source, &faults)
+	}
+	return c, faults.Err()
+}
+
+// interpret is compile without a look at the executable, which a running plugin
+// does not need any more.
+func interpret(m plugin.Manifest) (compiled, plugin.Faults, error) {
 	c := compiled{digest: m.Spec.Digest, payload: int(m.WithDefaults().Spec.Limits.Payload)}
 	var faults plugin.Faults
 	if err := manifest.Decode(m, &c.Spec); err != nil && !errors.As(err, &faults) {
-		return c, err
+		return c, nil, err
 	}
 	checkRest(m.Spec, &faults)
-	decoded := len(faults) == 0
-	if len(c.Command) == 0 || c.Command[0] == "" {
-		if decoded {
-			faults.Add("spec.goplugin.command", "is empty; give the plugin's path and arguments")
-		}
-	} else {
-		c.resolve(m.Metadata.Source, &faults)
+	if len(faults) == 0 && (len(c.Command) == 0 || c.Command[0] == "") {
+		faults.Add("spec.goplugin.command", "is empty; give the plugin's path and arguments")
 	}
 	c.checkHandshake(&faults)
 	c.checkTransport(&faults)
 	c.describe(&faults)
 	c.orDefaults()
 	proc.CheckProbes(&faults, m)
-	return c, faults.Err()
+	return c, faults, nil
 }
 
 // checkRest refuses what stands beside the block and is not kept here.

@@ -59,6 +59,29 @@ func newIdentity() (*identity, error) {
 	}, nil
 }
 
+// keys is an identity as it is stored, both parts in PEM.
+type keys struct {
+	Certificate string `json:"certificate"`
+	Key         string `json:"key"` // PKCS #8
+}
+
+func (i *identity) keys() (*keys, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(i.certificate.PrivateKey)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w: %w", plugin.ErrUnavailable, err)
+	}
+	return &keys{i.pem, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))}, nil
+}
+
+// identity returns the stored identity, if the key is that of the certificate.
+func (k keys) identity() (*identity, error) {
+	certificate, err := tls.X509KeyPair([]byte(k.Certificate), []byte(k.Key))
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
+	return &identity{certificate: certificate, pem: k.Certificate}, nil
+}
+
 // config trusts exactly the certificate that the plugin announced.
 func (i *identity) config(der []byte) (*tls.Config, error) {
 	peer, err := x509.ParseCertificate(der)

@@ -19,6 +19,9 @@ const (
 	// starts: NODE/ADAPTER/INSTANCE. It finds what escaped the group, and what
 	// was started by a daemon that died before it could write that down.
 	markVariable = "PATCHBAY_INSTANCE"
+	// besideMark ends the mark of what runs beside an instance: no instance has a
+	// slash in its name.
+	besideMark = "/beside"
 	// environBytesMax bounds what is read of a process's environment: all that
 	// execve allows for it and the arguments.
 	environBytesMax = 2 << 20
@@ -118,7 +121,7 @@ func Strays(node, adapter string, keep func(instance string) bool) ([]plugin.Str
 	var strays []plugin.Stray
 	for _, pid := range all {
 		instance, ok := strings.CutPrefix(readMark(pid), node+"/"+adapter+"/")
-		if ok && !keep(instance) {
+		if kept, _ := strings.CutSuffix(instance, besideMark); ok && !keep(kept) {
 			strays = append(strays, plugin.Stray{
 				Kind: "process", Name: strconv.Itoa(pid), Adapter: adapter, Instance: instance, Detail: program(pid),
 			})

@@ -52,17 +52,23 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// start launches an example with the rest of its block as JSON members.
-func start(t *testing.T, example, rest string) (plugin.Instance, *conformance.Output, error) {
+// launchOf is the launch of an example with the rest of its block as JSON members.
+func launchOf(t *testing.T, example, rest string) plugin.Launch {
 	t.Helper()
 	block := fmt.Sprintf(`{"command": [%q] %s}`, filepath.Join(built, example), rest)
-	l := conformance.NewLaunch(t, plugin.Manifest{
+	return conformance.NewLaunch(t, plugin.Manifest{
 		APIVersion: plugin.APIVersion, Kind: plugin.Kind, Metadata: plugin.Metadata{Name: "example"},
 		Spec: plugin.Spec{Adapter: "goplugin", Block: plugin.RawJSON(block)},
 	})
+}
+
+// start launches an example.
+func start(t *testing.T, example, rest string) (plugin.Instance, *conformance.Output, error) {
+	t.Helper()
+	l := launchOf(t, example, rest)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	i, err := goplugin.New().Launch(ctx, l)
+	i, err := goplugin.New(goplugin.Options{}).Launch(ctx, l)
 	if err == nil {
 		t.Cleanup(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -256,11 +262,15 @@ func TestKillAndFreeze(t *testing.T) {
 
 func signal(t *testing.T, i plugin.Instance, s syscall.Signal) {
 	t.Helper()
-	var pid int
+	if err := syscall.Kill(pidOf(t, i), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func pidOf(t *testing.T, i plugin.Instance) (pid int) {
+	t.Helper()
 	if _, err := fmt.Sscan(i.(plugin.Inspector).Inspect()["pid"], &pid); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(pid, s); err != nil {
-		t.Fatal(err)
-	}
+	return pid
 }
