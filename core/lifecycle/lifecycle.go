@@ -2,7 +2,7 @@
 // clock, no goroutine, no I/O. core/supervise is the only one who asks it.
 //
 //	pending   --begin--> starting --halt--> stopped
-//	starting  --ready--> running  --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
+//	starting  --ready--> running  --adopted--> running  --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
 //	running   --unwell--> degraded --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
 //	degraded  --well--> running --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
 //	backoff   --begin--> starting --halt--> stopped
@@ -23,6 +23,7 @@ type Cause string
 const (
 	Begin  Cause = "begin"   // a launch begins
 	Ready  Cause = "ready"   // the adapter's handshake is done: it answers
+	Adopt  Cause = "adopted" // what an earlier daemon launched is found again, and answers
 	Unwell Cause = "unwell"  // its probe failed as often as the manifest allows
 	Well   Cause = "well"    // its probe is answered again
 	Retry  Cause = "retry"   // it is gone or did not start; it will be tried again
@@ -43,7 +44,7 @@ func next(s step) (plugin.State, bool) {
 	case step{plugin.Pending, Begin}, step{plugin.Backoff, Begin}, step{plugin.Stopped, Begin},
 		step{plugin.Finished, Begin}, step{plugin.Failed, Begin}:
 		return plugin.Starting, true
-	case step{plugin.Starting, Ready}, step{plugin.Degraded, Well}:
+	case step{plugin.Starting, Ready}, step{plugin.Starting, Adopt}, step{plugin.Degraded, Well}:
 		return plugin.Running, true
 	case step{plugin.Running, Unwell}:
 		return plugin.Degraded, true
@@ -78,5 +79,5 @@ func States() []plugin.State {
 
 // Causes lists every cause.
 func Causes() []Cause {
-	return []Cause{Begin, Ready, Unwell, Well, Retry, GiveUp, Done, Halt, Gone}
+	return []Cause{Begin, Ready, Adopt, Unwell, Well, Retry, GiveUp, Done, Halt, Gone}
 }

@@ -44,7 +44,11 @@ func (p *Plugin) live(phase context.Context, want *Want) {
 	}
 	p.keep(one, want)
 	facts, limits := p.inspect(one.instance), p.limits(one.instance)
-	p.to(lifecycle.Ready, func(s *plugin.Status) {
+	cause := lifecycle.Ready
+	if one.adopted {
+		cause = lifecycle.Adopt
+	}
+	p.to(cause, func(s *plugin.Status) {
 		s.Facts, s.Limits = facts, limits
 		if one.adopted {
 			s.Reason, s.Message = "Adopted", "found again; it runs since "+one.since.UTC().Format(time.RFC3339)
