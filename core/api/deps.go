@@ -21,6 +21,7 @@ type Deps struct {
 	Logs    Logs
 	Parser  Parser
 	Health  Health
+	Strays  Strays
 	// Token is the bearer token; it must not be empty.
 	Token   string
 	Version wire.Version
@@ -61,6 +62,14 @@ type Events interface {
 // Logs is the history of log lines, and what comes: *logs.Hub.
 type Logs interface {
 	Follow(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error]
+}
+
+// Strays knows and removes what earlier daemons left behind: core/reconcile.
+type Strays interface {
+	// Strays lists them; an error says what could not be looked for.
+	Strays(ctx context.Context) ([]plugin.Stray, error)
+	// Sweep removes what Strays has listed, and returns what is gone.
+	Sweep(ctx context.Context, strays []plugin.Stray) (removed []plugin.Stray, err error)
 }
 
 // Parser reads manifests: core/manifest.

@@ -132,6 +132,8 @@ func Routes() []Route {
 		{"Apply", "POST", "/v1/apply", Control, "Apply many manifests: all are checked before any is stored.", []Param{dryRun, source, file}, manifests, jsonOf(wire.ApplyResult{}), 200, (*API).apply},
 		{"Validate", "POST", "/v1/validate", Read, "Check manifests and tell every fault.", []Param{source, file}, manifests, jsonOf(wire.Validation{}), 200, (*API).validate},
 		{"Schema", "GET", "/v1/schema/plugin.json", Read, "JSON Schema of a manifest.", nil, nil, Body{nil, []string{schemaType}}, 200, (*API).schema},
+		{"Strays", "GET", "/v1/strays", Read, "What earlier daemons left behind and nobody keeps: processes, containers, folders, sockets, statuses on the bus.", nil, nil, jsonOf(wire.StrayList{}), 200, (*API).strays},
+		{"Sweep", "DELETE", "/v1/strays", Control, "Remove the strays, each proved anew before it is touched, and tell which are gone.", nil, nil, jsonOf(wire.StrayList{}), 200, (*API).sweep},
 		{"Live", "GET", "/livez", Open, "The process is up.", nil, nil, jsonOf(wire.Liveness{}), 200, (*API).livez},
 		{"Ready", "GET", "/readyz", Open, "The daemon can do its work; 503 says what cannot.", nil, nil, jsonOf(wire.Readiness{}), 200, (*API).readyz},
 		{"Metrics", "GET", "/metrics", Read, "Prometheus metrics.", nil, nil, Body{nil, []string{"text/plain"}}, 200, (*API).metrics},

@@ -43,6 +43,10 @@ type Reconciler struct {
 	publish func(plugin.Event)
 	node    string
 
+	// Statuses are what the bus keeps of instances; nil: none. To be set before
+	// Boot.
+	Statuses Statuses
+
 	entries sync.Map                    // name -> *entry; written by Run's goroutine only
 	found   map[string]*supervise.Found // by plugin, not yet handed to a supervisor; Run's goroutine's
 	unswept []string                    // adapters that could not tell at the boot what is left

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -19,6 +20,22 @@ const (
 	// is left is asked again.
 	sweepAgainEvery = 5 * time.Second
 )
+
+// Statuses are what the bus keeps of instances: core/bus.
+type Statuses interface {
+	StrayStatuses(ctx context.Context, keep func(name, instance string) bool) ([]plugin.Stray, error)
+	SweepStatuses(ctx context.Context, strays []plugin.Stray) (removed []plugin.Stray, err error)
+}
+
+// tells reports whether a plugin's status is of an instance: of one that is there,
+// or of the last that there was.
+func (r *Reconciler) tells(name, instance string) bool {
+	if r.deps.Instances.Has(instance) {
+		return true
+	}
+	p, ok := r.Lookup(name)
+	return ok && p.Status().Instance == instance
+}
 
 // Boot finds what an earlier daemon on the same data folder left: instances to
 // adopt, for Run, and strays, which it removes. It is for the boot, before Run.
@@ -63,7 +80,7 @@ func (r *Reconciler) sweepLater(ctx context.Context) {
 }
 
 // Strays lists what earlier daemons on the same data folder left behind and nobody
-// keeps: processes, containers, folders, sockets. An adapter that cannot tell now
+// keeps: processes, containers, folders, sockets, statuses. An adapter that cannot tell now
 // is an error beside the others' strays.
 func (r *Reconciler) Strays(ctx context.Context) (strays []plugin.Stray, err error) {
 	return r.strays(ctx, "")
@@ -89,6 +106,13 @@ func (r *Reconciler) strays(ctx context.Context, of string) (strays []plugin.Str
 			failed = append(failed, err)
 		}
 		strays = append(strays, folders...)
+	}
+	if of == "" && r.Statuses != nil {
+		statuses, err := r.Statuses.StrayStatuses(ctx, r.tells)
+		if err != nil {
+			failed = append(failed, err)
+		}
+		strays = append(strays, statuses...)
 	}
 	return strays, errors.Join(failed...)
 }
@@ -118,15 +142,42 @@ func (r *Reconciler) Sweep(ctx context.Context, strays []plugin.Stray) (removed 
 		}
 		removed = append(removed, gone...)
 	}
-	for _, one := range ofAdapter(strays, "") { // after the processes that may use them
+	gone, err := r.sweepOwn(ctx, ofAdapter(strays, "")) // after the processes that may use the folders
+	removed = append(removed, gone...)
+	failed = append(failed, err)
+	for _, one := range removed {
+		r.deps.Log.Log(ctx, logLevel(one), "removed what an earlier daemon left", "kind", one.Kind, "name", one.Name, "instance", one.Instance)
+	}
+	return removed, errors.Join(failed...)
+}
+
+// logLevel says how much an operator cares: every instance leaves a status.
+func logLevel(s plugin.Stray) slog.Level {
+	if s.Kind == "stream" {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// sweepOwn removes what is no adapter's: folders and statuses.
+func (r *Reconciler) sweepOwn(ctx context.Context, strays []plugin.Stray) (removed []plugin.Stray, err error) {
+	var failed []error
+	var statuses []plugin.Stray
+	for _, one := range strays {
+		if one.Kind == "stream" {
+			statuses = append(statuses, one)
+			continue
+		}
 		if err := os.RemoveAll(one.Name); err != nil {
 			failed = append(failed, err)
 			continue
 		}
 		removed = append(removed, one)
 	}
-	for _, one := range removed {
-		r.deps.Log.Info("removed what an earlier daemon left", "kind", one.Kind, "name", one.Name, "instance", one.Instance)
+	if len(statuses) > 0 && r.Statuses != nil {
+		gone, err := r.Statuses.SweepStatuses(ctx, statuses)
+		removed = append(removed, gone...)
+		failed = append(failed, err)
 	}
 	return removed, errors.Join(failed...)
 }

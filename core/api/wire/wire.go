@@ -57,6 +57,13 @@ type InstanceList struct {
 	Items []plugin.Status `json:"items"`
 }
 
+// StrayList is what earlier daemons left behind and nobody keeps.
+type StrayList struct {
+	Items []plugin.Stray `json:"items"`
+	// Problems say what could not be looked for, or removed.
+	Problems []string `json:"problems,omitempty" doc:"What could not be looked for, or removed."`
+}
+
 // Files is several manifest files in one request.
 type Files struct {
 	Files []File `json:"files" doc:"Manifest files; each may hold several documents."`

@@ -24,6 +24,16 @@ func (c *Client) Version(ctx context.Context) (wire.Version, error) {
 	return call[wire.Version](ctx, c, request{method: "GET", path: "/version"})
 }
 
+// Strays lists what earlier daemons left behind and nobody keeps.
+func (c *Client) Strays(ctx context.Context) (wire.StrayList, error) {
+	return call[wire.StrayList](ctx, c, request{method: "GET", path: "/v1/strays"})
+}
+
+// Sweep removes the strays and returns those that are gone.
+func (c *Client) Sweep(ctx context.Context) (wire.StrayList, error) {
+	return call[wire.StrayList](ctx, c, request{method: "DELETE", path: "/v1/strays"})
+}
+
 // Metrics returns the Prometheus text.
 func (c *Client) Metrics(ctx context.Context) ([]byte, error) { return c.ask(ctx, "/metrics") }
 

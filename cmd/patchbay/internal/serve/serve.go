@@ -57,7 +57,7 @@ func Run(ctx context.Context, c *config.Config, version wire.Version) error {
 	}
 	defer d.bus.Close()
 	control := api.New(api.Deps{
-		Plugins: d.registry, Invoker: d.dispatch, Events: d.bus, Logs: d.logs, Parser: d.parser, Health: d,
+		Plugins: d.registry, Invoker: d.dispatch, Events: d.bus, Logs: d.logs, Parser: d.parser, Health: d, Strays: d.reconciler,
 		Token: folder.Token, Version: version, Log: log, AccessLog: access, Metrics: d.metrics,
 	})
 	if err := d.reconciler.Boot(ctx); err != nil {
@@ -108,6 +108,7 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, log *sl
 	d.reporter = reconcile.NewReporter(folder.Node, d.bus.Status, d.bus.Event, log)
 	d.reporter.Drop = d.bus.Forget
 	d.reconciler = reconcile.New(d.store, d.supervision(c, folder, all, log), folder.Node, d.bus.Event)
+	d.reconciler.Statuses = d.bus
 	d.dispatch = dispatch.New(d.reconciler, d.invoked)
 	d.registry = reconcile.Registry{Reconciler: d.reconciler, Dispatch: d.dispatch}
 	return d, nil
