@@ -104,7 +104,7 @@ func (o *house) supervision(node, run string, all []plugin.Adapter, log *slog.Lo
 			return dispatch.Host{Plugin: name, Node: node, Dispatch: o.dispatch, Publish: o.bus.Event}
 		},
 		OpenPipe: func(s plugin.Stream) (supervise.Pipe, error) { return o.bus.Pipe(s) }, Request: o.bus.Request,
-		RunDir:   run, Starts: make(chan struct{}, callers), Removals: make(chan struct{}, callers), Log: log,
+		RunDir: run, Starts: make(chan struct{}, callers), Removals: make(chan struct{}, callers), Log: log,
 	}
 }
 
