@@ -80,6 +80,7 @@ func TestVerbs(t *testing.T) {
 		{"version", "version", "", 0, []string{"patchbay 1.2.3\ndaemon   9.9 (API v1, node n1)\n"}, nil},
 		{"completion", "completion bash", "", 0, []string{"bash completion"}, nil},
 		{"completion of names", "__complete get plugins wo", "", 0, []string{"world\n"}, nil},
+		{"completion of goals", "__complete wait hello --for con", "", 0, []string{"condition=Ready\n"}, nil},
 		{"unknown verb", "dance", "", 2, nil, []string{"unknown command", "--help"}},
 		{"unknown flag", "get plugins --colour", "", 2, nil, []string{"unknown flag"}},
 		{"too few names", "start", "", 2, nil, []string{"requires at least 1 arg"}},

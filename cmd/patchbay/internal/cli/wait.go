@@ -36,6 +36,11 @@ be on its way out.`,
 		},
 	}
 	cmd.Flags().StringVar(&o.goal, "for", string(plugin.Running), "running, stopped, failed, finished, deleted, or condition=TYPE[=STATUS]")
+	goals := []string{"running", "stopped", "failed", "finished", "deleted"}
+	for _, of := range plugin.ConditionTypes() {
+		goals = append(goals, "condition="+string(of))
+	}
+	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(goals, cobra.ShellCompDirectiveNoFileComp)) // fails for an unknown flag only
 	cmd.Flags().StringVarP(&o.selector, "selector", "l", "", "labels that must hold, when the wait begins: k=v, k!=v, k, !k, with commas between")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", waitDefault, "how long to wait")
 	return cmd
