@@ -63,8 +63,8 @@ func readHandle(text plugin.RawJSON, l plugin.Launch) (handle, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return h, errors.New("handle: something follows it")
 	}
-	if want := proc.Mark(l); h.Process.Mark != want {
-		return h, fmt.Errorf("handle: it is of %q, not of %q", cut(h.Process.Mark), want)
+	if !h.Process.Bears(l) {
+		return h, fmt.Errorf("handle: it is of %q, not of %q", cut(h.Process.Mark), proc.Mark(l))
 	}
 	return h, nil
 }

@@ -103,8 +103,9 @@ func (a *Adapter) prepare(m plugin.Manifest) (Block, *code, error) {
 
 // unsupported refuses what code inside the daemon cannot have.
 func unsupported(faults *plugin.Faults, s plugin.Spec) {
-	usual := plugin.Manifest{}.WithDefaults().Spec.Probe // written in when a manifest is stored
-	if s.Probe != (plugin.Probe{}) && s.Probe != usual {
+	// Defaults are written in when a manifest is stored, those of then.
+	usual, probe := plugin.Manifest{}.WithDefaults().Spec.Probe, plugin.Manifest{Spec: s}.WithDefaults().Spec.Probe
+	if probe != usual {
 		faults.Add("spec.probe", "a module lives inside the daemon and is not probed; leave it out")
 	}
 	if s.Mode == plugin.Job {

@@ -22,11 +22,11 @@ type Cause string
 // The causes.
 const (
 	Begin  Cause = "begin"   // a launch begins
-	Ready  Cause = "ready"   // the adapter's handshake is done: it answers
+	Ready  Cause = "ready"   // the adapter's handshake is done and the startup probe passed: it answers
 	Adopt  Cause = "adopted" // what an earlier daemon launched is found again, and answers
 	Unwell Cause = "unwell"  // its probe failed as often as the manifest allows
 	Well   Cause = "well"    // its probe is answered again
-	Retry  Cause = "retry"   // it is gone or did not start; it will be tried again
+	Retry  Cause = "retry"   // it is gone, was killed for not being live, or did not start; it will be tried again
 	GiveUp Cause = "give-up" // it is gone or did not start; it will not be tried again
 	Done   Cause = "done"    // it ended with success and is not wanted again
 	Halt   Cause = "halt"    // it is to stop: by the user, for a new manifest, or for the daemon's end

@@ -201,11 +201,12 @@ func dataName(faults *plugin.Faults, at, key, name string) {
 
 // job refuses what is for services: a job is launched per invocation.
 func job(faults *plugin.Faults, s plugin.Spec) {
-	defaults := plugin.Manifest{}.WithDefaults().Spec
-	if !reflect.DeepEqual(s.Restart, plugin.Restart{}) && !reflect.DeepEqual(s.Restart, defaults.Restart) {
+	// Defaults are written in when a manifest is stored, those of then.
+	defaults, full := plugin.Manifest{}.WithDefaults().Spec, plugin.Manifest{Spec: s}.WithDefaults().Spec
+	if !reflect.DeepEqual(full.Restart, defaults.Restart) {
 		faults.Add("spec.restart", "is for services; a job runs once per invocation; leave it out")
 	}
-	if s.Probe != (plugin.Probe{}) && s.Probe != defaults.Probe {
+	if full.Probe != defaults.Probe {
 		faults.Add("spec.probe", "is for services; a job ends by itself; leave it out")
 	}
 	if len(s.Streams) > 0 {

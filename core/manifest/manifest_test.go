@@ -443,6 +443,16 @@ func TestParse_tooManyDocuments(t *testing.T) {
 	}
 }
 
+func TestJob_storedByAnEarlierDaemonIsTaken(t *testing.T) {
+	_, err := parser().Parse("m", []byte(with(cmdLine+`  mode: job
+  restart: {policy: always, backoff: {min: 250ms, max: 1m}, budget: {failures: 5, window: 10m}}
+  probe: {interval: 10s, timeout: 1s, failures: 3}
+`)))
+	if err != nil {
+		t.Errorf("the defaults of before: got %v", err)
+	}
+}
+
 func TestCheck_decodedManifests(t *testing.T) {
 	m := plugin.Manifest{APIVersion: plugin.APIVersion, Kind: plugin.Kind, Metadata: plugin.Metadata{Name: "a"},
 		Spec: plugin.Spec{Mode: "jop", Adapter: "toy", Block: plugin.RawJSON(`{"command":["x"],"extra":1}`), Probe: plugin.Probe{Failures: 5000}}}

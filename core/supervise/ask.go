@@ -63,6 +63,8 @@ func (a *asker) take(q plugin.Question) {
 	switch {
 	case q.HTTP != nil:
 		a.statuses, a.fault = plugin.ParseStatuses(q.HTTP.Status)
+	case q.Log != nil && a.one.adopted:
+		a.seen = func() bool { return true } // it was running: its line may be older than what memory has
 	case q.Log != nil:
 		pattern, err := regexp.Compile(q.Log.Matches)
 		if err != nil {

@@ -190,6 +190,7 @@ type world struct {
 	want    supervise.Want
 	changes chan plugin.StateChange
 	asked   atomic.Pointer[string] // the subject of the last request on the bus
+	starts  chan struct{}          // launches under way
 	silent  atomic.Bool            // nobody answers there
 	told    sync.Map               // the newest status told, of either kind; key ""
 	runDir  string
@@ -206,7 +207,7 @@ func newWorld(t *testing.T, spec string, launch func(context.Context, plugin.Lau
 // noSecret says why.
 func newWorldWithSecrets(t *testing.T, spec string, noSecret *atomic.Pointer[error], launch func(context.Context, plugin.Launch, *instance) error) *world {
 	t.Helper()
-	w := &world{t: t, adapter: &adapter{launch: launch}, changes: make(chan plugin.StateChange, 1000), runDir: t.TempDir(), done: make(chan struct{})}
+	w := &world{t: t, adapter: &adapter{launch: launch}, changes: make(chan plugin.StateChange, 1000), runDir: t.TempDir(), done: make(chan struct{}), starts: make(chan struct{}, 4)}
 	w.want = supervise.Want{Manifest: manifest(t, spec), Generation: 1, Desired: plugin.DesiredRunning, Launch: "1"}
 	deps := &supervise.Deps{
 		Adapters: map[string]plugin.Adapter{"fake": w.adapter},
@@ -224,7 +225,7 @@ func newWorldWithSecrets(t *testing.T, spec string, noSecret *atomic.Pointer[err
 		Request:   w.request,
 		OpenPipe:  func(plugin.Stream) (supervise.Pipe, error) { return &pipe{}, nil },
 		RunDir:    w.runDir,
-		Starts:    make(chan struct{}, 4),
+		Starts:    w.starts,
 		Removals:  make(chan struct{}, 1),
 		Log:       slog.New(slog.DiscardHandler),
 	}

@@ -279,7 +279,6 @@ func (p *Plugin) leaveBehind(phase context.Context, one *living, endStreams func
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(phase), p.Wanted().Manifest.Spec.Timeouts.Stop.Std())
 	defer cancel()
 	p.drain(ctx)
-	endStreams()
 	left := p.begin("leave", func() error {
 		one.instance.(plugin.Survivor).Leave()
 		return nil
@@ -287,6 +286,7 @@ func (p *Plugin) leaveBehind(phase context.Context, one *living, endStreams func
 	if err := left.wait(ctx, overtimeMax); err != nil {
 		p.deps.Log.Error("an adapter does not let go of an instance", "plugin", p.name, "instance", one.id, "error", err)
 	}
+	endStreams() // after it: their ends in the plugin go on
 	one.log.Close()
 	p.deps.Instances.remove(one.id)
 	p.left = true

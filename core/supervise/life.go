@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/patchbay-dev/patchbay/core/lifecycle"
@@ -163,10 +164,11 @@ func (p *Plugin) launch(ctx context.Context, id string, want *Want, input []byte
 	}
 	select {
 	case p.deps.Starts <- struct{}{}:
-		defer func() { <-p.deps.Starts }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	launched := sync.OnceFunc(func() { <-p.deps.Starts })
+	defer launched()
 	one, err := p.prepare(adapter, id, want)
 	if err != nil {
 		return nil, err
@@ -180,6 +182,7 @@ func (p *Plugin) launch(ctx context.Context, id string, want *Want, input []byte
 		Output: one.log, Host: p.deps.Host(p.name), Node: p.deps.Node,
 	})
 	if err == nil {
+		launched() // a startup that takes minutes holds up no other launch
 		err = startup.pass(ctx)
 	}
 	if err != nil {

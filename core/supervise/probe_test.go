@@ -62,6 +62,18 @@ func TestStartup_isWaitedFor(t *testing.T) {
 	})
 }
 
+func TestStartup_holdsUpNoOtherLaunch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, `{"fake":{},"probe":{"startup":{"log":{"matches":"never"}}}}`, nil)
+		w.see(plugin.Starting)
+		pass(time.Second)
+		if n := len(w.starts); n != 0 || w.adapter.running.Load() != 1 {
+			t.Errorf("%d places among the launches are taken by an instance that is being probed, want 0", n)
+		}
+		w.finish()
+	})
+}
+
 func TestStartup_isBoundedAndLeavesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, `{"fake":{},"timeouts":{"start":"5s"},"probe":{"startup":{"nats":{"subject":"a"}}}}`, nil)

@@ -178,6 +178,21 @@ func stopFrozen(t *testing.T, f Fixture) {
 	r := f.start(t)
 	f.signal(t, r, syscall.SIGSTOP)
 	f.stopIn(t, r, 500*time.Millisecond)
+	stepsTold(t, r)
+}
+
+// stepsTold: who tells the steps of a stop tells at least one, and that the last
+// one ended it.
+func stepsTold(t *testing.T, r running) {
+	t.Helper()
+	s, ok := r.Instance.(plugin.Stepper)
+	if !ok {
+		return
+	}
+	steps := s.StopSteps()
+	if len(steps) == 0 || steps[len(steps)-1].Outcome != "ended" {
+		t.Errorf("steps of the stop: got %+v, want the last to have ended it", steps)
+	}
 }
 
 // wrongDigest: another executable, module or image than the manifest names is

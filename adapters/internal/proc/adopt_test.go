@@ -3,6 +3,8 @@ package proc
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -32,8 +34,28 @@ func left(t *testing.T, tmp, role, mark string) Handle {
 	}
 	_ = daemon.Process.Kill()
 	_ = daemon.Wait()
-	t.Cleanup(func() { killMarked(mark) })
+	t.Cleanup(func() { killMarked(h.Mark) })
 	return h
+}
+
+// TestMark_isOfOneProcess: the end of one process of an instance does not take
+// along the next.
+func TestMark_isOfOneProcess(t *testing.T) {
+	mark := markFor(t)
+	started := func() *Process {
+		p, err := Start(Spec{Path: self(t), Env: []string{roleVar + "=block", markVariable + "=" + mark}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Kill(); p.Wait() })
+		return p
+	}
+	first, second := started(), started()
+	first.Kill()
+	<-first.gone
+	if second.ended() || second.mark == first.mark || !strings.HasPrefix(second.mark, mark+"/") {
+		t.Errorf("second ended: %t; marks %s, %s, want two of %s", second.ended(), first.mark, second.mark, mark)
+	}
 }
 
 func markFor(t *testing.T) string {
@@ -159,11 +181,11 @@ func TestLeave_leavesItRunning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { killMarked(mark) })
 	h, err := p.Handle()
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { killMarked(h.Mark) })
 	p.Leave()
 	p.Leave()
 	if e := p.Wait(); !p.Left() || e.Code != -1 || e.Message == "" {
@@ -184,24 +206,25 @@ func TestHandle_ofABoundChild(t *testing.T) {
 }
 
 func TestStrays_areSweptUnlessKept(t *testing.T) {
-	h := left(t, "", "escapes", "node-of-strays/provider/p-1")
+	node := fmt.Sprintf("strays-%d", os.Getpid()) // other tests of this machine have others
+	h := left(t, "", "escapes", node+"/provider/p-1")
 	waitForMarked(t, h.Mark, 2)
 	keep := func(instance string) bool { return instance == "p-1" }
-	if kept, err := Strays("node-of-strays", "provider", keep); err != nil || len(kept) != 0 {
+	if kept, err := Strays(node, "provider", keep); err != nil || len(kept) != 0 {
 		t.Errorf("all kept: got %v, %v", kept, err)
 	}
 	none := func(string) bool { return false }
-	if others, err := Strays("node-of-strays", "goplugin", none); err != nil || len(others) != 0 {
+	if others, err := Strays(node, "goplugin", none); err != nil || len(others) != 0 {
 		t.Errorf("of another adapter: got %v, %v", others, err)
 	}
-	strays, err := Strays("node-of-strays", "provider", none)
+	strays, err := Strays(node, "provider", none)
 	if err != nil || len(strays) != 2 || strays[0].Instance != "p-1" || strays[0].Detail != self(t) {
 		t.Fatalf("got %+v, %v, want two of p-1", strays, err)
 	}
 	if removed, err := Sweep("another-node", strays); err != nil || len(removed) != 0 {
 		t.Errorf("sweep for another node: got %v, %v", removed, err)
 	}
-	removed, err := Sweep("node-of-strays", strays)
+	removed, err := Sweep(node, strays)
 	if err != nil || len(removed) != 2 {
 		t.Errorf("sweep: got %v, %v, want both", removed, err)
 	}

@@ -15,7 +15,7 @@
 //     when the *thread* that forked ends, so all starts happen on one OS thread
 //     that is kept for the life of the daemon. Go checks in the child that the
 //     parent was not gone before the signal was armed.
-//   - A detached child has a session of its own and outlives the daemon. Its
+//   - A detached child outlives the daemon. Its
 //     [Handle] finds it again, and [Adopt] signals nothing that it has not proved
 //     to be that very process: through a pidfd opened before the proof. The exit
 //     of an adopted process is seen by that pidfd; its code is known where the

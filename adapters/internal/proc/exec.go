@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -25,13 +24,7 @@ var _ plugin.Execer = Beside{}
 
 // NewBeside takes of a plugin's Spec what its commands share with it.
 func NewBeside(m plugin.Manifest, s Spec) Beside {
-	env := slices.Clone(s.Env)
-	for i, pair := range env {
-		if strings.HasPrefix(pair, markVariable+"=") {
-			env[i] += besideMark // its end is not to take along what bears the plugin's
-		}
-	}
-	return Beside{m, Spec{Env: env, Dir: s.Dir, PrivateTmp: s.PrivateTmp}}
+	return Beside{m, Spec{Env: s.Env, Dir: s.Dir, PrivateTmp: s.PrivateTmp}}
 }
 
 // Exec runs a command and returns its exit code and the head of what it printed.

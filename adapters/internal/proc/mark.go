@@ -2,10 +2,13 @@ package proc
 
 import (
 	"bytes"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,12 +19,12 @@ import (
 
 const (
 	// markVariable is in the environment of every child, and so of all that it
-	// starts: NODE/ADAPTER/INSTANCE. It finds what escaped the group, and what
+	// starts: NODE/ADAPTER/INSTANCE/NONCE, the last made by Start. It finds what escaped the group, and what
 	// was started by a daemon that died before it could write that down.
 	markVariable = "PATCHBAY_INSTANCE"
-	// besideMark ends the mark of what runs beside an instance: no instance has a
-	// slash in its name.
-	besideMark = "/beside"
+	// nonceBytes tells the processes of one instance apart: the end of one takes
+	// along what bears its own mark only.
+	nonceBytes = 4
 	// environBytesMax bounds what is read of a process's environment: all that
 	// execve allows for it and the arguments.
 	environBytesMax = 2 << 20
@@ -33,6 +36,22 @@ const (
 func Mark(l plugin.Launch) string {
 	return l.Node + "/" + l.Manifest.Spec.Adapter + "/" + l.ID
 }
+
+// ownMark returns env with a mark that no other process has had.
+func ownMark(env []string) []string {
+	env = slices.Clone(env)
+	for i, pair := range env {
+		if strings.HasPrefix(pair, markVariable+"=") {
+			var nonce [nonceBytes]byte
+			rand.Read(nonce[:]) // never fails: crypto/rand
+			env[i] += "/" + hex.EncodeToString(nonce[:])
+		}
+	}
+	return env
+}
+
+// Bears reports whether a handle is of a process of l's instance.
+func (h Handle) Bears(l plugin.Launch) bool { return strings.HasPrefix(h.Mark, Mark(l)+"/") }
 
 // markOf finds the mark in an environment.
 func markOf(env []string) string {
@@ -120,8 +139,8 @@ func Strays(node, adapter string, keep func(instance string) bool) ([]plugin.Str
 	}
 	var strays []plugin.Stray
 	for _, pid := range all {
-		instance, ok := strings.CutPrefix(readMark(pid), node+"/"+adapter+"/")
-		if kept, _ := strings.CutSuffix(instance, besideMark); ok && !keep(kept) {
+		rest, ok := strings.CutPrefix(readMark(pid), node+"/"+adapter+"/")
+		if instance, _, _ := strings.Cut(rest, "/"); ok && !keep(instance) {
 			strays = append(strays, plugin.Stray{
 				Kind: "process", Name: strconv.Itoa(pid), Adapter: adapter, Instance: instance, Detail: program(pid),
 			})
@@ -150,8 +169,8 @@ func Sweep(node string, strays []plugin.Stray) (removed []plugin.Stray, err erro
 			failed = append(failed, fmt.Errorf("sweep: %w: %q is no process", plugin.ErrInvalid, one.Name))
 			continue
 		}
-		mark := node + "/" + one.Adapter + "/" + one.Instance
-		if killProven(pid, func(pid int) bool { return readMark(pid) == mark }) {
+		mark := node + "/" + one.Adapter + "/" + one.Instance + "/"
+		if killProven(pid, func(pid int) bool { return strings.HasPrefix(readMark(pid), mark) }) {
 			removed = append(removed, one)
 		}
 	}

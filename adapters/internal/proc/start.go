@@ -39,8 +39,8 @@ type Spec struct {
 	// PrivateTmp is a folder that the child sees as /tmp; "" gives it the
 	// machine's. What Path, Dir and Args name below /tmp stays visible there.
 	PrivateTmp string
-	// Detached lets the child outlive the daemon: it gets a session of its own and
-	// no death signal, and its Handle finds it again.
+	// Detached lets the child outlive the daemon: it gets no death signal, and its
+	// Handle finds it again.
 	Detached bool
 }
 
@@ -51,6 +51,7 @@ func Start(s Spec) (*Process, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
+	s.Env = ownMark(s.Env)
 	l, err := s.prepare()
 	if err != nil {
 		return nil, err
@@ -120,7 +121,9 @@ func (s Spec) prepare() (_ *launch, err error) {
 		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	if s.Detached {
-		l.attr.Sys = &syscall.SysProcAttr{Setsid: true} // also the leader of a group
+		// No session of its own: with autogroups a call to it would cost a switch
+		// between two.
+		l.attr.Sys.Pdeathsig = 0
 	}
 	if s.Env == nil {
 		l.attr.Env = []string{} // nil would mean the daemon's own

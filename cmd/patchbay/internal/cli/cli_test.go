@@ -27,7 +27,7 @@ func TestVerbs(t *testing.T) {
 		out, err []string // parts of it
 	}{
 		{"table", "get plugins", "", 0, []string{"NAME    ADAPTER    STATE     AGE   RESTARTS   REASON\nhello   starlark   running   90m   0          Answers\nworld"}, nil},
-		{"wide", "get plugins -o wide", "", 0, []string{"INSTANCE", "hello-0", "pid=42"}, nil},
+		{"wide", "get plugins -o wide", "", 0, []string{"READY   LIVE      INSTANCE", "True    Unknown   hello-0", "pid=42"}, nil},
 		{"names", "get plugins -o name", "", 0, []string{"plugin/hello\nplugin/world\n"}, nil},
 		{"one as YAML", "get plugin hello -o yaml", "", 0, []string{"apiVersion: patchbay/v1\nkind: Plugin\nmetadata:\n  name: hello\n", "  starlark:\n    module: hello.star\n"}, nil},
 		{"none", "get plugins -l team=none", "", 0, nil, []string{"no plugins"}},
@@ -35,6 +35,9 @@ func TestVerbs(t *testing.T) {
 		{"instances", "get instances hello", "", 0, []string{"hello-0"}, nil},
 		{"watch", "get plugins -w", "", 0, []string{"hello   starlark", "backoff", "Exited: exit code 3"}, nil},
 		{"describe", "describe plugin hello", "", 0, []string{"State:", "running (Answers)", "pid=42", "module: hello.star", "greet", "running -> backoff: exited (Exited: exit code 3)"}, nil},
+		{"describe health", "describe plugin hello", "", 0, []string{
+			"  TYPE    STATUS    SINCE   REASON        MESSAGE\n  Ready   True      60m     ProbePassed   -\n  Live    Unknown   -       ProbeFailed   deaf\n",
+			"  memory   cgroup2   -\n  cpu      -         no controller\n", "took 1.204s: drain done 3ms, kill ended 1.201s"}, nil},
 		{"not found", "get plugin nobody", "", 4, nil, []string{`patchbay: plugin "nobody": not found`}},
 		{"invoke", `invoke hello greet --data {"a":1} --timeout 2s`, "", 0, []string{`{"got":"{\"a\":1}","timeout":"2s"}` + "\n"}, nil},
 		{"invoke with stdin", "invoke hello greet --data -", "[1]", 0, []string{`"got":"[1]"`}, nil},
@@ -54,6 +57,15 @@ func TestVerbs(t *testing.T) {
 		{"start again", "start hello", "", 0, []string{"plugin/hello running\n"}, nil},
 		{"restart", "restart hello", "", 0, []string{"plugin/hello restarted\n"}, nil},
 		{"restart without waiting", "restart hello --wait=false", "", 0, []string{"plugin/hello restart asked for\n"}, nil},
+		{"wait", "wait hello world hello", "", 0, []string{"plugin/hello running\nplugin/world running\n"}, nil},
+		{"wait by label", "wait -l team=edge --for=condition=Ready", "", 0, []string{"plugin/hello condition=Ready\n", "plugin/world"}, nil},
+		{"wait for nobody", "wait nobody", "", 4, nil, []string{"not found"}},
+		{"wait by label for nobody", "wait -l team=none", "", 4, nil, []string{"no plugin matches"}},
+		{"wait for an end", "wait nobody --for=deleted", "", 0, []string{"plugin/nobody deleted\n"}, nil},
+		{"wait too long", "wait hello --for=stopped --timeout 300ms", "", 7, nil, []string{"hello: deadline: it is still running (Answers), not stopped"}},
+		{"wait for what is no state", "wait hello --for=dancing", "", 2, nil, []string{`--for: invalid: "dancing" cannot be waited for`}},
+		{"wait for what is no condition", "wait hello --for=condition=Happy", "", 2, nil, []string{`there is no condition "Happy"`}},
+		{"wait for whom", "wait", "", 2, nil, []string{"give names or --selector"}},
 		{"delete", "delete plugin hello nobody", "", 4, []string{"plugin/hello deleted\n"}, []string{"not found"}},
 		{"delete by file", "delete -f " + good, "", 0, []string{"plugin/hello deleted\nplugin/world deleted\n"}, nil},
 		{"apply", "apply -f " + good, "", 0, []string{"plugin/hello changed, restarts\nplugin/world unchanged\n"}, nil},
@@ -68,6 +80,7 @@ func TestVerbs(t *testing.T) {
 		{"version", "version", "", 0, []string{"patchbay 1.2.3\ndaemon   9.9 (API v1, node n1)\n"}, nil},
 		{"completion", "completion bash", "", 0, []string{"bash completion"}, nil},
 		{"completion of names", "__complete get plugins wo", "", 0, []string{"world\n"}, nil},
+		{"completion of goals", "__complete wait hello --for con", "", 0, []string{"condition=Ready\n"}, nil},
 		{"unknown verb", "dance", "", 2, nil, []string{"unknown command", "--help"}},
 		{"unknown flag", "get plugins --colour", "", 2, nil, []string{"unknown flag"}},
 		{"too few names", "start", "", 2, nil, []string{"requires at least 1 arg"}},
@@ -106,8 +119,8 @@ func TestVerbs_callTheirRoutes(t *testing.T) {
 	called := map[string]bool{}
 	for _, args := range []string{
 		"apply -f " + good, "get plugins", "get operations hello", "get instances hello", "describe plugin hello", "delete plugin hello",
-		"start hello", "stop hello", "restart hello", "invoke hello greet", "logs hello", "events", "events hello", "diff -f " + good,
-		"validate -f " + good, "version",
+		"start hello", "stop hello", "restart hello", "wait hello", "invoke hello greet", "logs hello", "events", "events hello", "diff -f " + good,
+		"validate -f " + good, "gc --dry-run", "gc", "version",
 	} {
 		d.asked = nil
 		if code, _, errs := patchbay(t, "", strings.Fields(args)...); code != 0 && code != exitDiffers || len(d.asked) == 0 {

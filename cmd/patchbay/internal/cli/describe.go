@@ -95,6 +95,9 @@ func describeStatus(out io.Writer, r plugin.Resource) error {
 	if err := table(out, rows); err != nil {
 		return err
 	}
+	if err := describeHealth(out, s); err != nil {
+		return err
+	}
 	for _, st := range s.Streams {
 		fmt.Fprintf(out, "Stream:      %s %s %s, %d messages, %d dropped", st.Kind, st.Name, st.State, st.Messages, st.Dropped)
 		if st.Message != "" {
@@ -110,6 +113,46 @@ func describeStatus(out io.Writer, r plugin.Resource) error {
 	}
 	return nil
 }
+
+// describeHealth shows what has parts of its own: conditions, limits, the last stop.
+func describeHealth(out io.Writer, s plugin.Status) error {
+	now := time.Now()
+	if len(s.Conditions) > 0 {
+		rows := [][]string{{"  TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"}}
+		for _, c := range s.Conditions {
+			rows = append(rows, []string{"  " + string(c.Type), string(c.Status), age(c.LastTransitionTime, now), c.Reason, orDash(oneLine(c.Message))})
+		}
+		fmt.Fprintln(out, "\nConditions:")
+		if err := table(out, rows); err != nil {
+			return err
+		}
+	}
+	if len(s.Limits) > 0 {
+		rows := [][]string{{"  LIMIT", "KEPT BY", "MESSAGE"}}
+		for _, l := range s.Limits {
+			rows = append(rows, []string{"  " + l.Name, orDash(l.By), orDash(oneLine(l.Message))})
+		}
+		fmt.Fprintln(out, "\nLimits:")
+		if err := table(out, rows); err != nil {
+			return err
+		}
+	}
+	if s.LastStop != nil {
+		fmt.Fprintf(out, "\nLast stop:   %s ago: %s\n", age(s.LastStop.At, now), oneLine(stopText(*s.LastStop)))
+	}
+	return nil
+}
+
+// stopText says a stop in a line: how long it took, and each step.
+func stopText(stop plugin.Stop) string {
+	var steps []string
+	for _, step := range stop.Steps {
+		steps = append(steps, fmt.Sprintf("%s %s %s", step.Name, step.Outcome, millis(step.DurationMillis)))
+	}
+	return fmt.Sprintf("took %s: %s", millis(stop.DurationMillis), strings.Join(steps, ", "))
+}
+
+func millis(n int64) string { return (time.Duration(n) * time.Millisecond).String() }
 
 func pairs(head string, all map[string]string) [][]string {
 	var rows [][]string

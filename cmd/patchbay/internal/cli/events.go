@@ -77,6 +77,8 @@ func eventText(e plugin.Event) string {
 		text = changeText("applied", e.Data)
 	case plugin.EventDeleted:
 		text = changeText("deleted", e.Data)
+	case plugin.EventStop:
+		text = stoppedText(e.Data)
 	case plugin.EventInvocations:
 		text = invocationsText(e.Data)
 	}
@@ -96,6 +98,14 @@ func stateText(data plugin.RawJSON) string {
 		return text
 	}
 	return text + client.Why(c.Status)
+}
+
+func stoppedText(data plugin.RawJSON) string {
+	var stop plugin.Stop
+	if json.Unmarshal(data, &stop) != nil {
+		return ""
+	}
+	return "stop " + stopText(stop)
 }
 
 func changeText(verb string, data plugin.RawJSON) string {

@@ -47,6 +47,8 @@ func newDaemon(t *testing.T) *daemon {
 		"GET /v1/events":                             d.events,
 		"POST /v1/apply":                             d.apply,
 		"POST /v1/validate":                          d.validate,
+		"GET /v1/strays":                             d.strays,
+		"DELETE /v1/strays":                          d.strays,
 		"GET /version":                               d.version,
 	} {
 		mux.HandleFunc(pattern, answer)
@@ -92,8 +94,16 @@ func (d *daemon) resource(name string) plugin.Resource {
 		Status: plugin.Status{
 			Plugin: name, Instance: fmt.Sprintf("%s-%d", name, d.count), Adapter: "starlark", State: d.state, Reason: "Answers",
 			Since: time.Now().Add(-90 * time.Minute), Generation: 2, Restarts: d.count, Facts: map[string]string{"pid": "42"},
+			Conditions: []plugin.Condition{{Type: plugin.ConditionReady, Status: plugin.ConditionTrue, Reason: "ProbePassed", LastTransitionTime: time.Now().Add(-time.Hour)},
+				{Type: plugin.ConditionLive, Status: plugin.ConditionUnknown, Reason: "ProbeFailed", Message: "deaf"}},
+			Limits:   []plugin.LimitStatus{{Name: "memory", By: "cgroup2"}, {Name: "cpu", Message: "no controller"}},
+			LastStop: &plugin.Stop{Instance: name + "-9", DurationMillis: 1204, Steps: []plugin.StopStep{{Name: "drain", DurationMillis: 3, Outcome: "done"}, {Name: "kill", DurationMillis: 1201, Outcome: "ended"}}},
 		},
 	}
+}
+
+func (d *daemon) strays(w http.ResponseWriter, _ *http.Request) {
+	answer(w, wire.StrayList{Items: []plugin.Stray{{Kind: "process", Name: "4711", Adapter: "provider", Instance: "p-1", Detail: "/bin/p\x1b"}}})
 }
 
 func (d *daemon) list(w http.ResponseWriter, r *http.Request) {
