@@ -50,6 +50,8 @@ type Options struct {
 	// Python is the interpreter for manifests that name none; empty means the
 	// python3 found on the daemon's PATH.
 	Python string
+	// Node names the daemon; processes bear it as a part of their mark.
+	Node string
 }
 
 // Adapter launches portable plugins.
