@@ -60,6 +60,8 @@ type Adapter struct{ options Options }
 var (
 	_ plugin.Adapter   = (*Adapter)(nil)
 	_ plugin.Specifier = (*Adapter)(nil)
+	_ plugin.Adopter   = (*Adapter)(nil)
+	_ plugin.Sweeper   = (*Adapter)(nil)
 )
 
 // New returns the adapter.

@@ -2,6 +2,7 @@ package portable
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -24,6 +25,15 @@ func (s sockets) path(name string) string {
 
 func (s sockets) listen(name string) (*net.UnixListener, error) {
 	return net.ListenUnix("unix", &net.UnixAddr{Name: s.path(name), Net: "unix"})
+}
+
+// remove takes away a socket that an earlier daemon did not.
+func (s sockets) remove(name string) error {
+	err := os.Remove(s.path(name))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (s sockets) dial(ctx context.Context, name string, h sp.Handler) (*sp.Conn, error) {
