@@ -331,16 +331,14 @@ func (k *keep) restore(functions []string) (r record, err error) {
 	if err != nil {
 		return r, err
 	}
+	defer closeAll(files)
 	if len(files) < 2 {
-		closeAll(files)
 		return r, errors.New("there is none")
 	}
-	defer closeAll(files[1:])
 	if r, err = readRecord(files[1], functions, len(files)-2); err != nil {
-		_ = files[0].Close()
 		return r, err
 	}
-	if k.marks, err = openMarks(files[0], 1+len(functions)); err != nil {
+	if k.marks, err = copyMarks(files[0], 1+len(functions)); err != nil {
 		return r, err
 	}
 	return r, k.takeUp(r, files[2:])

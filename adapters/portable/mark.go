@@ -39,33 +39,39 @@ func newMarks(n int) (*marks, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := os.NewFile(uintptr(fd), "marks")
-	if err = file.Truncate(int64(n) * markBytes); err == nil {
+	m := &marks{file: os.NewFile(uintptr(fd), "marks")}
+	if _, err = m.file.Write(make([]byte, n*markBytes)); err == nil {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, sizeSeals)
 	}
+	if err == nil {
+		m.memory, err = unix.Mmap(fd, 0, n*markBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	}
 	if err != nil {
-		_ = file.Close()
+		_ = m.file.Close()
 		return nil, err
 	}
-	return openMarks(file, n)
+	return m, nil
 }
 
 // sizeSeals are of memory whose size does not change any more, so that who reads
 // it cannot be hurt by who wrote it.
 const sizeSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW
 
-// openMarks maps n marks of an earlier daemon, and owns file.
-func openMarks(file *os.File, n int) (*marks, error) {
+// copyMarks makes marks from n of an earlier daemon. Its memory is not mapped: what
+// the plugin may have put in its place could be of a kind that a read ends us by.
+func copyMarks(file *os.File, n int) (*marks, error) {
 	if err := sealed(file, int64(n)*markBytes); err != nil {
-		_ = file.Close()
 		return nil, err
 	}
-	memory, err := unix.Mmap(int(file.Fd()), 0, n*markBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	m, err := newMarks(n)
 	if err != nil {
-		_ = file.Close()
 		return nil, err
 	}
-	return &marks{file: file, memory: memory}, nil
+	if _, err := file.ReadAt(m.memory, 0); err != nil {
+		m.close()
+		return nil, err
+	}
+	return m, nil
 }
 
 func (m *marks) at(n int) *mark {
