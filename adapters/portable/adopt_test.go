@@ -267,6 +267,13 @@ func freeze(t *testing.T, handle plugin.RawJSON) {
 	if err := syscall.Kill(h.Process.Pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	conformance.Eventually(t, patience, func() error {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.Process.Pid))
+		if err == nil && !bytes.Contains(stat, []byte(") T ")) {
+			err = fmt.Errorf("not stopped: %s", stat)
+		}
+		return err
+	})
 }
 
 // What cannot be gone on with is ended, so that it can be launched anew: here the

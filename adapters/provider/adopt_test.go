@@ -189,6 +189,13 @@ func TestAdopt_endsWhatIsSilent(t *testing.T) {
 	if err := syscall.Kill(h.Process.Pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	conformance.Eventually(t, patience, func() error {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", h.Process.Pid))
+		if err == nil && !bytes.Contains(stat, []byte(") T ")) {
+			err = fmt.Errorf("not stopped: %s", stat)
+		}
+		return err
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
 	_, err := provider.New(provider.Options{}).Adopt(ctx, l, handle)
