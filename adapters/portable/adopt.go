@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
@@ -99,7 +100,7 @@ func (a *Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSO
 }
 
 // adopted makes the instance of a proved process.
-func adopted(l plugin.Launch, p *proc.Process) (_ *instance, err error) {
+func adopted(l plugin.Launch, p *proc.Process) (*instance, error) {
 	var spec Spec
 	if err := manifest.Decode(l.Manifest, &spec); err != nil {
 		return nil, err
@@ -109,25 +110,25 @@ func adopted(l plugin.Launch, p *proc.Process) (_ *instance, err error) {
 	if err := i.restore(); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			i.keep.close()
-		}
-	}()
-	if i.sockets, err = openSockets(l.Dir); err != nil {
-		return nil, fmt.Errorf("instance folder: %w: %w", plugin.ErrUnavailable, err)
+	control, err := i.listenAgain(l.Dir)
+	if err != nil {
+		i.keep.close()
+		return nil, fmt.Errorf("control socket: %w: %w", plugin.ErrUnavailable, err)
 	}
-	name := controlSocket(spec.name(l.Manifest))
-	err = i.sockets.remove(name)
-	if err == nil {
-		control, listenErr := i.sockets.listen(name)
-		if err = listenErr; err == nil {
-			i.begin(control)
-			return i, nil
-		}
+	i.begin(control)
+	return i, nil
+}
+
+// listenAgain opens the control socket for the case that the plugin connects anew.
+func (i *instance) listenAgain(dir string) (_ *net.UnixListener, err error) {
+	if i.sockets, err = openSockets(dir); err != nil {
+		return nil, err
 	}
-	i.sockets.close()
-	return nil, fmt.Errorf("control socket: %w: %w", plugin.ErrUnavailable, err)
+	control, err := i.sockets.listenAnew(controlSocket(i.spec.name(i.manifest)))
+	if err != nil {
+		i.sockets.close()
+	}
+	return control, err
 }
 
 // restore takes up what an earlier daemon kept and noted.

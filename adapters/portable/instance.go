@@ -216,11 +216,7 @@ func (i *instance) open(name string, h sp.Handler) (*sp.Server, error) {
 	if i.ended {
 		return nil, errEnded
 	}
-	err := i.sockets.remove(name) // an earlier daemon's
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w: %w", plugin.ErrUnavailable, err)
-	}
-	l, err := i.sockets.listen(name)
+	l, err := i.sockets.listenAnew(name)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w: %w", plugin.ErrUnavailable, err)
 	}

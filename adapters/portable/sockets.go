@@ -27,13 +27,12 @@ func (s sockets) listen(name string) (*net.UnixListener, error) {
 	return net.ListenUnix("unix", &net.UnixAddr{Name: s.path(name), Net: "unix"})
 }
 
-// remove takes away a socket that an earlier daemon did not.
-func (s sockets) remove(name string) error {
-	err := os.Remove(s.path(name))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+// listenAnew is listen where an earlier daemon may have left its socket.
+func (s sockets) listenAnew(name string) (*net.UnixListener, error) {
+	if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
 	}
-	return err
+	return s.listen(name)
 }
 
 func (s sockets) dial(ctx context.Context, name string, h sp.Handler) (*sp.Conn, error) {
