@@ -15,7 +15,7 @@ import (
 
 // Options is what adapters are told of the daemon.
 type Options struct {
-	// Node names the daemon; what outlives it is marked with that.
+	// Node names the daemon; containers carry it as a label, processes in their mark.
 	Node string
 	// DockerHost is the engine's address; empty: DOCKER_HOST, else the default.
 	DockerHost string
@@ -26,8 +26,8 @@ func All(o Options) []plugin.Adapter {
 	return []plugin.Adapter{
 		container.New(container.Options{Node: o.Node, Host: o.DockerHost}),
 		goplugin.New(goplugin.Options{Node: o.Node}),
-		portable.New(portable.Options{}),
-		provider.New(),
+		portable.New(portable.Options{Node: o.Node}),
+		provider.New(provider.Options{Node: o.Node}),
 		starlark.New(),
 	}
 }

@@ -50,6 +50,8 @@ type Options struct {
 	// Python is the interpreter for manifests that name none; empty means the
 	// python3 found on the daemon's PATH.
 	Python string
+	// Node names the daemon; processes bear it as a part of their mark.
+	Node string
 }
 
 // Adapter launches portable plugins.
@@ -58,6 +60,8 @@ type Adapter struct{ options Options }
 var (
 	_ plugin.Adapter   = (*Adapter)(nil)
 	_ plugin.Specifier = (*Adapter)(nil)
+	_ plugin.Adopter   = (*Adapter)(nil)
+	_ plugin.Sweeper   = (*Adapter)(nil)
 )
 
 // New returns the adapter.

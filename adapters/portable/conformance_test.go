@@ -26,6 +26,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) == 2 && os.Args[1] == daemonArg {
+		fmt.Fprintln(os.Stderr, playDaemon())
+		os.Exit(1)
+	}
 	os.Exit(run(m))
 }
 

@@ -31,6 +31,8 @@ const (
 	stopMost = 2 * time.Second
 	// controlBytesMax holds any traceback.
 	controlBytesMax = 1 << 20
+	// opIDDigitsMax is what an opID has beyond the symbol's name.
+	opIDDigitsMax = 20
 	// answerTextMax is how much of a plugin's text goes into an error.
 	answerTextMax = 500
 )
@@ -151,21 +153,32 @@ func lastLine(text string) string {
 	return last
 }
 
-// startSymbol starts a source or sink, and remembers it for the end.
+// validOpID says whether a text may be one of newSymbol's.
+func validOpID(s string) bool { return len(s) <= nameMax+opIDDigitsMax && namePattern.MatchString(s) }
+
+// startSymbol starts a source or sink, and remembers it for the end and for the
+// next daemon: from before the command, and also when unsure, for it may start yet.
 func (i *instance) startSymbol(ctx context.Context, s symbol) error {
+	i.mu.Lock()
+	i.started[s.opID] = s
+	i.mu.Unlock()
+	i.keep.write(i.record)
 	err := i.command(ctx, "start", s)
-	switch {
-	case err == nil, ctx.Err() != nil, errors.Is(err, plugin.ErrDeadline):
+	if err != nil && ctx.Err() == nil && !errors.Is(err, plugin.ErrDeadline) {
 		i.mu.Lock()
-		i.started[s.opID] = s // also when unsure: it may start yet
+		delete(i.started, s.opID)
 		i.mu.Unlock()
+		i.keep.write(i.record)
 	}
 	return err
 }
 
 // stopSymbol stops one that was started; what the plugin says to it changes
-// nothing.
+// nothing. When the process was left, the next daemon goes on with it.
 func (i *instance) stopSymbol(ctx context.Context, s symbol) {
+	if i.process.Left() {
+		return
+	}
 	i.mu.Lock()
 	_, known := i.started[s.opID]
 	delete(i.started, s.opID)
@@ -178,6 +191,7 @@ func (i *instance) stopSymbol(ctx context.Context, s symbol) {
 	if err := i.command(ctx, "stop", s); err != nil && i.life.Err() == nil {
 		i.log.Warn("stop", "error", err.Error())
 	}
+	i.keep.write(i.record)
 }
 
 // stopSymbols stops all of them.

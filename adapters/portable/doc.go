@@ -33,6 +33,35 @@
 //     when the same sink with the same configuration is wanted.
 //   - The probe asks every function that is not in a call whether it is an
 //     aggregate, which changes nothing, and looks at the control connection.
+//   - A detached plugin outlives the daemon, and the next one adopts it: the same
+//     process, with its functions, sources and sinks as they run. See below.
 //   - spec.digest is that of the executable. For Python it is the script's, hashed
 //     right before the launch; what it imports is not covered.
+//
+// # Adoption
+//
+// The SDK for Python ends its process when its control connection is lost, and a
+// source whose data nobody takes for a second; that for Go loses a source's data.
+// So the connections themselves outlive the daemon. They lie, as a message that
+// nobody reads, in a pair of sockets whose ends are among the plugin's descriptors
+// (3 and 4), with a record of the sources and sinks that run, and with one mark for
+// each request channel: the id of the newest request, and whether it was answered.
+// The kernel keeps all that as long as the plugin lives. A plugin that closes the two
+// descriptors, or whose descriptors the kernel keeps from us (proc.Process.Descriptor),
+// is ended by the adoption, to be launched anew; so is one that does not answer.
+//
+//   - While there is no daemon, requests and tuples wait in the sockets, a few
+//     hundred short ones each. Sources that send more are as without a reader: the
+//     SDK for Go drops tuples, that for Python ends the source.
+//   - A daemon that leaves loses nothing: what it had read of a tuple is in the
+//     record. One that is killed takes along what it had read and not published;
+//     the next begins with the first whole tuple.
+//   - A call of the killed daemon keeps its function busy until it answers; the
+//     answer is dropped. A command that was noted and not sent any more is not sent.
+//     A daemon that is killed in the midst of writing a long call leaves half a
+//     frame: that function does not answer any more, and the probe says so.
+//   - A source or sink goes on when a stream of the same configuration is wanted,
+//     and is not started again. A start that was under way counts as done: if it
+//     was not, the source has no connection, and is started again 3 s later.
+//   - More than 250 connections are not kept.
 package portable

@@ -140,10 +140,7 @@ func (f *function) probe(ctx context.Context) error {
 
 // startFunction listens, starts the function and keeps it connected.
 func (i *instance) startFunction(ctx context.Context, f *function) error {
-	_, err := i.serve(functionSocket(f.name), sp.Handler{
-		Own: sp.Rep, Limit: int(i.manifest.Spec.Limits.Payload) + envelopeBytes, Handle: f.link.serve,
-	})
-	if err != nil {
+	if err := i.serveFunction(f); err != nil {
 		return err
 	}
 	if err := i.command(ctx, "start", symbol{kind: kindFunction, name: f.name}); err != nil {
@@ -152,6 +149,18 @@ func (i *instance) startFunction(ctx context.Context, f *function) error {
 	if err := f.link.await(ctx); err != nil {
 		return err
 	}
+	return i.keepInTouch(f)
+}
+
+func (i *instance) serveFunction(f *function) error {
+	_, err := i.serve(functionSocket(f.name), sp.Handler{
+		Own: sp.Rep, Limit: int(i.manifest.Spec.Limits.Payload) + envelopeBytes, Handle: f.link.serve,
+	})
+	return err
+}
+
+// keepInTouch keeps a function connected until the end.
+func (i *instance) keepInTouch(f *function) error {
 	if !i.enter() {
 		return errEnded
 	}

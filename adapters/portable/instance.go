@@ -24,6 +24,7 @@ type instance struct {
 	manifest plugin.Manifest
 	log      *slog.Logger // the plugin's own log
 	sockets  sockets
+	keep     *keep // nil: it ends with the daemon
 	process  *proc.Process
 	control  *link
 
@@ -40,6 +41,7 @@ type instance struct {
 	servers []*sp.Server
 	started map[string]symbol // sources and sinks that run in the plugin, by opID
 	parked  map[string]*outlet
+	found   []symbol // started by an earlier daemon, and not wanted yet
 	opIDs   int
 }
 
@@ -51,6 +53,7 @@ var (
 	_ plugin.Execer    = (*instance)(nil)
 	_ plugin.Stepper   = (*instance)(nil)
 	_ plugin.Streamer  = (*instance)(nil)
+	_ plugin.Survivor  = (*instance)(nil)
 )
 
 // launch leaves nothing behind on error.
@@ -58,16 +61,8 @@ func launch(ctx context.Context, l plugin.Launch, spec Spec, command proc.Spec) 
 	if err := ctx.Err(); err != nil {
 		return nil, outOfTime(ctx, "start", "there was no time left")
 	}
-	i := &instance{
-		Beside: proc.NewBeside(l.Manifest, command), spec: spec, manifest: l.Manifest,
-		log:       slog.New(slog.NewJSONHandler(l.Output.Writer(plugin.PluginLog), nil)),
-		functions: map[string]*function{}, started: map[string]symbol{}, parked: map[string]*outlet{},
-		gone: make(chan struct{}),
-	}
-	i.control = newLink("control", i.log)
-	for n, name := range spec.Functions {
-		i.functions[name] = newFunction(name, n+1, spec, newLink("function "+name, i.log))
-	}
+	i := newInstance(l, spec)
+	i.Beside = proc.NewBeside(l.Manifest, command)
 	if err := i.startProcess(l, command); err != nil {
 		return nil, err
 	}
@@ -82,6 +77,20 @@ func launch(ctx context.Context, l plugin.Launch, spec Spec, command proc.Spec) 
 	return i, nil
 }
 
+func newInstance(l plugin.Launch, spec Spec) *instance {
+	i := &instance{
+		spec: spec, manifest: l.Manifest,
+		log:       slog.New(slog.NewJSONHandler(l.Output.Writer(plugin.PluginLog), nil)),
+		functions: map[string]*function{}, started: map[string]symbol{}, parked: map[string]*outlet{},
+		gone: make(chan struct{}),
+	}
+	i.control = newLink("control", i.log)
+	for n, name := range spec.Functions {
+		i.functions[name] = newFunction(name, n+1, spec, newLink("function "+name, i.log))
+	}
+	return i
+}
+
 // startProcess listens on the control socket, starts the process and then
 // accepts, so that who connects can be compared with the process.
 func (i *instance) startProcess(l plugin.Launch, command proc.Spec) (err error) {
@@ -91,8 +100,14 @@ func (i *instance) startProcess(l plugin.Launch, command proc.Spec) (err error) 
 	defer func() {
 		if err != nil {
 			i.sockets.close()
+			i.keep.close()
 		}
 	}()
+	if l.Manifest.Spec.Detached() {
+		if err := i.detach(&command); err != nil {
+			return err
+		}
+	}
 	control, err := i.sockets.listen(controlSocket(i.spec.name(l.Manifest)))
 	if err != nil {
 		return fmt.Errorf("control socket: %w: %w", plugin.ErrUnavailable, err)
@@ -101,13 +116,19 @@ func (i *instance) startProcess(l plugin.Launch, command proc.Spec) (err error) 
 		control.Close()
 		return err
 	}
+	i.begin(control)
+	return nil
+}
+
+// begin accepts the control connection, and cleans up at the end.
+func (i *instance) begin(control *net.UnixListener) {
 	life, end := context.WithCancelCause(context.Background())
 	i.life = life
-	i.servers = append(i.servers, sp.Serve(control, i.admitting(sp.Handler{
-		Own: sp.Rep, Limit: controlBytesMax, Handle: i.control.serve,
-	})))
-	go i.bury(end) // ends with the process
-	return nil
+	name := controlSocket(i.spec.name(i.manifest))
+	server := i.accept(name, control, sp.Handler{Own: sp.Rep, Limit: controlBytesMax, Handle: i.control.serve})
+	i.servers = append(i.servers, server)
+	i.resume(name, server)
+	go i.bury(end) // ends with the process, or when it is left
 }
 
 func startWithOutput(command proc.Spec, out plugin.Output) (*proc.Process, error) {
@@ -143,13 +164,18 @@ func (i *instance) prepare(ctx context.Context) error {
 	return nil
 }
 
-// bury cleans up once the process has ended.
+// bury cleans up once the process has ended or was left.
 func (i *instance) bury(end context.CancelCauseFunc) {
 	<-i.process.Done()
 	i.mu.Lock()
 	i.ended = true
 	servers := i.servers
 	i.mu.Unlock()
+	var files []*os.File
+	left := i.process.Left()
+	if left {
+		files = i.keep.freeze() // before anything is closed
+	}
 	end(errEnded)
 	i.control.close()
 	for _, f := range i.functions {
@@ -159,6 +185,11 @@ func (i *instance) bury(end context.CancelCauseFunc) {
 		s.Close()
 	}
 	i.group.Wait()
+	if left {
+		i.keep.writeLast(i.record(), files)
+		closeAll(files)
+	}
+	i.keep.close()
 	i.sockets.close()
 	close(i.gone)
 }
@@ -176,18 +207,46 @@ func (i *instance) enter() bool {
 
 // serve listens on a socket of the plugin, until release or the end.
 func (i *instance) serve(name string, h sp.Handler) (*sp.Server, error) {
+	s, err := i.open(name, h)
+	if err == nil {
+		i.resume(name, s)
+	}
+	return s, err
+}
+
+func (i *instance) open(name string, h sp.Handler) (*sp.Server, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.ended {
 		return nil, errEnded
 	}
-	l, err := i.sockets.listen(name)
+	l, err := i.sockets.listenAnew(name)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w: %w", plugin.ErrUnavailable, err)
 	}
-	s := sp.Serve(l, i.admitting(h))
+	s := i.accept(name, l, h)
 	i.servers = append(i.servers, s)
 	return s, nil
+}
+
+// accept serves a socket, whose connections are kept for the next daemon.
+func (i *instance) accept(name string, l *net.UnixListener, h sp.Handler) *sp.Server {
+	handle := h.Handle
+	h.Handle = func(conn *sp.Conn) {
+		i.keep.add(name, conn)
+		i.keep.write(i.record)
+		defer i.keep.write(i.record)
+		defer i.keep.remove(conn)
+		handle(conn)
+	}
+	return sp.Serve(l, i.admitting(h))
+}
+
+// resume goes on with the connections that an earlier daemon kept of a socket.
+func (i *instance) resume(name string, s *sp.Server) {
+	for _, one := range i.keep.claim(name) {
+		s.Resume(one.socket, one.past)
+	}
 }
 
 // release closes a server before the end.

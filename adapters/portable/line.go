@@ -83,6 +83,8 @@ func (l *link) linger(c *line) bool {
 		case <-c.resume:
 			waiting = false
 		case <-l.gone:
+			c.Close()
+			<-c.baton // nobody reads any more
 			return false
 		}
 	}
@@ -90,6 +92,8 @@ func (l *link) linger(c *line) bool {
 	case <-c.baton:
 		return true
 	case <-l.gone:
+		c.Close()
+		<-c.baton
 		return false
 	}
 }

@@ -40,6 +40,10 @@ var errEnded = fmt.Errorf("%w: the plugin has ended", plugin.ErrUnavailable)
 //	a new id, a command is under way                its answer; dropped if nobody waits any more
 //	a new id, nothing under way                     an old answer after a reconnect: logged
 //
+// On a connection of an earlier daemon the table goes on where that one was: what
+// it knew is in its mark. A command that it may have sent is under way, and its
+// caller has left; the same id again means, once, that it was not sent after all.
+//
 // Together these deliver each command exactly once, over idle spells, lost
 // connections and late answers.
 type link struct {
@@ -56,6 +60,9 @@ type link struct {
 	queue []*call       // commands to send; the first one is next
 	sent  *call         // was the reply to the newest request, and has no answer yet
 	moved chan struct{} // closed, and replaced, when conn or heard changes
+	mark  *mark         // what the next daemon needs; nil: there will be none
+	past  standing      // how an earlier daemon left it
+	doubt bool          // its command may have been sent or not
 }
 
 // A call is one command and the wait for its answer.
@@ -81,8 +88,24 @@ func (l *link) attach(conn *line) {
 	if l.conn != nil {
 		l.conn.Close()
 	}
-	l.conn, l.heard, l.open = conn, false, false
+	l.conn, l.heard, l.open, l.doubt = conn, false, false, false
+	if conn.Resumed() {
+		l.heard, l.open, l.doubt = l.past != unheard, l.past == awaiting, l.past == replied
+	}
+	if l.open && len(l.queue) > 0 {
+		signal(l.queue[0].again)
+	}
 	l.announce()
+}
+
+// resume takes over what an earlier daemon knew. It is for a new link.
+func (l *link) resume(m *mark) {
+	l.mark = m
+	l.last, l.past = m.read()
+	if l.past == replied {
+		l.sent = newCall(nil)
+		l.sent.abandoned = time.Now()
+	}
 }
 
 func (l *link) detach(conn *line) {
@@ -112,7 +135,7 @@ func (l *link) received(conn *line, id []byte, said answer) (done *call, next *r
 	repeated, first := bytes.Equal(id, l.last), !l.heard
 	l.heard = true
 	switch {
-	case repeated && !first:
+	case repeated && !first && !l.doubt:
 		return nil, nil
 	case repeated, string(said.body) == handshake:
 		l.undelivered()
@@ -122,7 +145,8 @@ func (l *link) received(conn *line, id []byte, said answer) (done *call, next *r
 		l.log.Warn("an answer that nobody waits for", "channel", l.name, "bytes", len(said.body))
 	}
 	l.last = append(l.last[:0], id...)
-	l.open = true
+	l.open, l.doubt = true, false
+	l.mark.write(l.last, awaiting)
 	if first {
 		l.announce()
 	}
@@ -174,6 +198,7 @@ func (l *link) claim() *reply {
 	}
 	l.sent, l.open = l.queue[0], false
 	l.queue = slices.Delete(l.queue, 0, 1)
+	l.mark.write(l.last, replied) // before it is
 	return &reply{conn: l.conn, id: bytes.Clone(l.last), body: l.sent.body}
 }
 
@@ -341,6 +366,7 @@ func (l *link) close() {
 	close(l.gone)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.mark = nil
 	if l.conn != nil {
 		l.conn.Close()
 	}

@@ -59,9 +59,9 @@ func (i *instance) openOutlet(ctx context.Context, s plugin.Stream) (*outlet, er
 }
 
 // newOutlet listens for acknowledgements, which the SDKs insist on, and starts
-// the sink.
+// the sink, unless an earlier daemon did.
 func (i *instance) newOutlet(ctx context.Context, key string, s plugin.Stream) (*outlet, error) {
-	sym, err := i.newSymbol(kindSink, s.Sink, s.Config)
+	sym, running, err := i.symbolFor(kindSink, s.Sink, s.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +75,9 @@ func (i *instance) newOutlet(ctx context.Context, key string, s plugin.Stream) (
 	out.acks, err = i.serve(ackSocket(sym.opID), sp.Handler{Own: sp.Pull, Limit: ackBytesMax, Handle: out.readAcks})
 	if err != nil {
 		return nil, err
+	}
+	if running {
+		return out, nil
 	}
 	if err := i.startSymbol(ctx, sym); err != nil {
 		i.stopSymbol(i.life, sym)

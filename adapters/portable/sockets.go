@@ -2,6 +2,7 @@ package portable
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -24,6 +25,14 @@ func (s sockets) path(name string) string {
 
 func (s sockets) listen(name string) (*net.UnixListener, error) {
 	return net.ListenUnix("unix", &net.UnixAddr{Name: s.path(name), Net: "unix"})
+}
+
+// listenAnew is listen where an earlier daemon may have left its socket.
+func (s sockets) listenAnew(name string) (*net.UnixListener, error) {
+	if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return s.listen(name)
 }
 
 func (s sockets) dial(ctx context.Context, name string, h sp.Handler) (*sp.Conn, error) {

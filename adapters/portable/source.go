@@ -19,9 +19,9 @@ import (
 // redial within a second.
 const sourceGrace = 3 * time.Second
 
-// source starts a source and publishes what it sends until ctx ends or it leaves.
+// source starts a source, or goes on with one that runs, and publishes what it sends until ctx ends or it leaves.
 func (i *instance) source(ctx context.Context, s plugin.Stream, pipe plugin.Pipe) error {
-	sym, err := i.newSymbol(kindSource, s.Source, s.Config)
+	sym, running, err := i.symbolFor(kindSource, s.Source, s.Config)
 	if err != nil {
 		return err
 	}
@@ -34,8 +34,10 @@ func (i *instance) source(ctx context.Context, s plugin.Stream, pipe plugin.Pipe
 	}
 	defer i.release(server)
 	defer i.stopSymbol(i.life, sym) // while its data is still read
-	if err := i.startSymbol(ctx, sym); err != nil {
-		return err
+	if !running {
+		if err := i.startSymbol(ctx, sym); err != nil {
+			return err
+		}
 	}
 	return in.watch(ctx, sourceGrace)
 }

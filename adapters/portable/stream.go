@@ -3,6 +3,7 @@ package portable
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -35,6 +36,26 @@ func (i *instance) stream(ctx context.Context, s plugin.Stream, pipe plugin.Pipe
 		return i.sink(ctx, s, pipe)
 	}
 	return fmt.Errorf("stream %q: %w", s.Source+s.Sink, plugin.ErrNotFound)
+}
+
+// symbolFor is the source or sink that an earlier daemon started with the same
+// configuration, or else a new one.
+func (i *instance) symbolFor(kind, name string, config plugin.RawJSON) (s symbol, running bool, err error) {
+	wanted, err := i.newSymbol(kind, name, config)
+	if err != nil {
+		return symbol{}, false, err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	at := slices.IndexFunc(i.found, func(f symbol) bool {
+		return f.kind == kind && f.name == name && f.source == wanted.source && string(f.config) == string(wanted.config)
+	})
+	if at < 0 {
+		return wanted, false, nil
+	}
+	s = i.found[at]
+	i.found = slices.Delete(i.found, at, at+1)
+	return s, true, nil
 }
 
 // newSymbol names one start of a source or sink.

@@ -81,7 +81,7 @@ func post(b *testing.B, client *http.Client, path string, body []byte) []byte {
 
 func benchLaunch(b *testing.B) plugin.Instance {
 	b.Helper()
-	i, err := provider.New().Launch(context.Background(), conformance.NewLaunch(b, demo(b)))
+	i, err := provider.New(provider.Options{}).Launch(context.Background(), conformance.NewLaunch(b, demo(b)))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,6 +21,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == faultyArg {
 		playFaulty(os.Args[2], os.Args[3:])
 	}
+	if len(os.Args) > 1 && os.Args[1] == daemonArg {
+		playDaemon()
+	}
 	os.Exit(withPlugin(m))
 }
 
@@ -63,7 +66,7 @@ func manifestOf(t testing.TB, s provider.Spec) plugin.Manifest {
 
 func TestConformance(t *testing.T) {
 	conformance.Run(t, conformance.Fixture{
-		Adapter:  provider.New(),
+		Adapter:  provider.New(provider.Options{}),
 		Manifest: demo,
 		Echo:     conformance.Call{Operation: "echo", Data: `{"n": @N@, "text": "ä\u0000", "big": 9007199254740993}`, Want: `{"n": @N@, "text": "ä\u0000", "big": 9007199254740993}`},
 		Refuse:   conformance.Call{Operation: "refuse", Data: `{"message": "not @N@"}`, WantMessage: "not @N@"},

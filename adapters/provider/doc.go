@@ -10,7 +10,8 @@
 // some lose data then. The provider's actions are the operations.
 //
 // The package owns the process, both sockets and the goroutines that serve them;
-// all end with the instance. It promises:
+// all end with the instance. When it is left, the process and the sockets stay. It
+// promises:
 //
 //   - The log post is always answered 204, at once, whatever was sent: the common
 //     library recurses without end when it is not. Nothing that a caller of an
@@ -18,6 +19,16 @@
 //   - The result of an action is passed on as the provider wrote it.
 //   - Values of secure parameters and of secrets do not reach the log posts or
 //     error texts. What the provider prints itself goes to its files as it is.
+//
+// A detached provider outlives the daemon, and the next one adopts it: the same
+// process, with the configuration that it has. It keeps our listening socket among
+// its descriptors, so that what it posts while there is no daemon neither fails nor
+// is lost: it waits, with whoever posted it, and is answered after the adoption.
+// Only a post that was being answered when the daemon was killed fails; of a log
+// line the common library then posts the failure with the line in it, of an event
+// the failure alone. A provider that closed the descriptor, or whose descriptors the
+// kernel keeps from us, gets a new socket at the same path: what it posts meanwhile
+// is refused, which costs the common library memory without bound while it lasts.
 //
 // The Digital Rebar REST API is not served to providers yet. RS_ENDPOINT names the
 // address reserved for it, nothing listens there, and calls that the common

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
@@ -52,9 +54,26 @@ type host struct {
 	left   chan fault // what the first leaving post said; more are ignored
 }
 
-// serve opens the socket and answers it until close.
-func (h *host) serve() error {
-	listener, err := net.Listen("unix", h.socket)
+// bind opens the socket. The file is blocking, so that it can be inherited.
+func bind(path string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("host socket: %w: %w", plugin.ErrUnavailable, err)
+	}
+	file := os.NewFile(uintptr(fd), path)
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err == nil {
+		err = unix.Listen(fd, unix.SOMAXCONN)
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("host socket: %w: %w", plugin.ErrUnavailable, err)
+	}
+	return file, nil
+}
+
+// serve answers the socket until close or leave. The caller closes file.
+func (h *host) serve(file *os.File) error {
+	listener, err := net.FileListener(file)
 	if err != nil {
 		return fmt.Errorf("host socket: %w: %w", plugin.ErrUnavailable, err)
 	}
@@ -72,13 +91,19 @@ func (h *host) serve() error {
 
 // close is for when the process is gone.
 func (h *host) close() {
+	h.leave()
+	_ = os.Remove(h.socket)
+}
+
+// leave ends the server and keeps the socket, in which the process's connections
+// wait for the next daemon.
+func (h *host) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeMax)
 	defer cancel()
 	if h.server.Shutdown(ctx) != nil {
 		_ = h.server.Close()
 	}
 	<-h.served
-	_ = os.Remove(h.socket)
 }
 
 // ServeHTTP answers one post of the provider.

@@ -23,6 +23,7 @@ const endingMax = 200 * time.Millisecond
 type instance struct {
 	proc.Beside
 	process  *proc.Process
+	token    string // RS_TOKEN
 	host     *host
 	link     *link
 	socket   string // the provider's, which it does not remove
@@ -42,17 +43,19 @@ var (
 	_ plugin.Stepper   = (*instance)(nil)
 	_ plugin.Describer = (*instance)(nil)
 	_ plugin.Inspector = (*instance)(nil)
+	_ plugin.Survivor  = (*instance)(nil)
 )
 
-// adopt makes the instance of a process that was just started.
-func (b *birth) adopt(p *proc.Process, h *host) *instance {
+// instance makes the instance of a process that was just started or found again.
+func (b *birth) instance(p *proc.Process, h *host) *instance {
 	spec := b.l.Manifest.Spec
 	i := &instance{
-		Beside: proc.NewBeside(b.l.Manifest, b.spec(nil, nil, nil)), process: p, host: h, socket: b.in(providerSocket), def: b.def, ops: b.ops, hide: b.hide,
+		Beside: proc.NewBeside(b.l.Manifest, b.spec(nil, nil, nil)), process: p, token: b.token, host: h,
+		socket: b.in(providerSocket), def: b.def, ops: b.ops, hide: b.hide,
 		link:     newLink(b.in(providerSocket), b.def.prefix(), int64(spec.Limits.Payload)),
 		stopTime: spec.Timeouts.Stop.Std(), done: make(chan struct{}),
 	}
-	go i.attend() // ends with the process
+	go i.attend() // ends with the process, or when it is left
 	return i
 }
 
@@ -68,6 +71,10 @@ func (i *instance) attend() {
 		cancel()
 	}
 	exit := i.process.Wait()
+	if i.process.Left() {
+		i.letGo(exit)
+		return
+	}
 	i.host.close() // every post that was under way is heard
 	select {
 	case f := <-i.host.left:
@@ -86,7 +93,15 @@ func (i *instance) attend() {
 	close(i.done)
 }
 
-// Wait blocks until the process and both sockets are gone.
+// letGo ends what serves the process, and leaves both sockets to the next daemon.
+func (i *instance) letGo(exit plugin.Exit) {
+	i.host.leave()
+	i.link.close()
+	i.exit = exit
+	close(i.done)
+}
+
+// Wait blocks until the process and both sockets are gone, or it was left.
 func (i *instance) Wait() plugin.Exit {
 	<-i.done
 	return i.exit

@@ -121,19 +121,21 @@ func (b *birth) listen(ctx context.Context) (*instance, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, late(ctx, "listen", err)
 	}
-	h := &host{
-		socket: b.in(hostSocket), out: b.l.Output.Writer(plugin.PluginLog), hide: b.hide,
-		emit: b.l.Host.Emit, stored: b.def.StoreObjects,
-	}
-	if err := h.serve(); err != nil {
+	socket, err := bind(b.in(hostSocket))
+	if err != nil {
 		return nil, err
 	}
-	process, stdout, err := b.start()
+	defer func() { _ = socket.Close() }()
+	h, err := b.serve(socket)
+	if err != nil {
+		return nil, err
+	}
+	process, stdout, err := b.start(socket)
 	if err != nil {
 		h.close()
 		return nil, err
 	}
-	i := b.adopt(process, h)
+	i := b.instance(process, h)
 	if err := b.ready(ctx, process, stdout); err != nil {
 		process.Kill()
 		i.Wait()
@@ -142,7 +144,18 @@ func (b *birth) listen(ctx context.Context) (*instance, error) {
 	return i, nil
 }
 
-func (b *birth) start() (p *proc.Process, stdout string, err error) {
+// serve answers our socket.
+func (b *birth) serve(socket *os.File) (*host, error) {
+	h := &host{
+		socket: b.in(hostSocket), out: b.l.Output.Writer(plugin.PluginLog), hide: b.hide,
+		emit: b.l.Host.Emit, stored: b.def.StoreObjects,
+	}
+	return h, h.serve(socket)
+}
+
+// start gives a detached process our socket to keep: as long as somebody has it,
+// posts wait in it, and none fails while there is no daemon.
+func (b *birth) start(socket *os.File) (p *proc.Process, stdout string, err error) {
 	out, err := b.l.Output.File(plugin.Stdout)
 	if err != nil {
 		return nil, "", fmt.Errorf("listen: %w: %w", plugin.ErrUnavailable, err)
@@ -153,7 +166,11 @@ func (b *birth) start() (p *proc.Process, stdout string, err error) {
 		return nil, "", fmt.Errorf("listen: %w: %w", plugin.ErrUnavailable, err)
 	}
 	defer func() { _ = noise.Close() }()
-	p, err = proc.Start(b.spec(nil, out, noise, "listen", b.in(providerSocket), b.in(hostSocket)))
+	spec := b.spec(nil, out, noise, "listen", b.in(providerSocket), b.in(hostSocket))
+	if spec.Detached = b.l.Manifest.Spec.Detached(); spec.Detached {
+		spec.ExtraFiles = []*os.File{socket}
+	}
+	p, err = proc.Start(spec)
 	if err != nil {
 		return nil, "", fmt.Errorf("listen: %w", err)
 	}

@@ -23,16 +23,24 @@ type Spec struct {
 // nameKey is the one key of a config that is no parameter: the instance's name.
 const nameKey = "Name"
 
-// Adapter launches providers. The zero value is not usable; see New.
-type Adapter struct{}
+// Options is what the adapter is told of the daemon.
+type Options struct {
+	// Node names the daemon; processes bear it as a part of their mark.
+	Node string
+}
+
+// Adapter launches providers.
+type Adapter struct{ options Options }
 
 var (
 	_ plugin.Adapter   = (*Adapter)(nil)
 	_ plugin.Specifier = (*Adapter)(nil)
+	_ plugin.Adopter   = (*Adapter)(nil)
+	_ plugin.Sweeper   = (*Adapter)(nil)
 )
 
 // New returns the adapter. It has no state of its own.
-func New() *Adapter { return &Adapter{} }
+func New(o Options) *Adapter { return &Adapter{options: o} }
 
 // Name is "provider".
 func (*Adapter) Name() string { return "provider" }

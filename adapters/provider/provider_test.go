@@ -37,7 +37,7 @@ func launched(t *testing.T, m plugin.Manifest, change func(*plugin.Launch)) (plu
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	i, err := provider.New().Launch(ctx, l)
+	i, err := provider.New(provider.Options{}).Launch(ctx, l)
 	if err != nil {
 		t.Fatalf("launch: %v\n%s", err, l.Output.(*conformance.Output).All())
 	}
@@ -114,12 +114,12 @@ func TestCheck_faults(t *testing.T) {
 	} {
 		m := good
 		tt.change(&m)
-		err := provider.New().Check(m)
+		err := provider.New(provider.Options{}).Check(m)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || !errors.Is(err, plugin.ErrInvalid) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
 		}
 	}
-	if err := provider.New().Check(good); err != nil {
+	if err := provider.New(provider.Options{}).Check(good); err != nil {
 		t.Errorf("good: %v", err)
 	}
 }
@@ -151,7 +151,7 @@ func TestLaunch_faults(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			l := launchOf(t, manifestOf(t, faulty(tt.fault)))
-			_, err := provider.New().Launch(ctx, l)
+			_, err := provider.New(provider.Options{}).Launch(ctx, l)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || !errors.Is(err, tt.class) {
 				t.Errorf("got %v, want %v and %q", err, tt.class, tt.want)
 			}
@@ -167,7 +167,7 @@ func TestLaunch_tooLate(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
 			l := launchOf(t, manifestOf(t, faulty(fault)))
-			_, err := provider.New().Launch(ctx, l)
+			_, err := provider.New(provider.Options{}).Launch(ctx, l)
 			if !errors.Is(err, plugin.ErrDeadline) || !errors.Is(err, plugin.ErrUnavailable) {
 				t.Errorf("got %v, want unavailable and deadline", err)
 			}

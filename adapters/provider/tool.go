@@ -76,6 +76,10 @@ func (b *birth) tool(ctx context.Context, limit time.Duration, env map[string]st
 		p.Wait()
 		return nil, late(ctx, args[0], errors.New("it did not finish"))
 	}
+	// Until it is quite gone, what bears its mark is killed: the next must not begin.
+	if err := p.Stop(ctx, nil); err != nil {
+		return nil, fmt.Errorf("%s: %w", args[0], err)
+	}
 	stderr := readBack(noise, toolStderrMax)
 	if len(stderr) > 0 {
 		_, _ = b.l.Output.Writer(plugin.Stderr).Write(stderr)

@@ -31,6 +31,9 @@ func NewOutput(t testing.TB) *Output {
 	return &Output{dir: t.TempDir()}
 }
 
+// OutputIn returns an Output with its files in a folder that is there.
+func OutputIn(dir string) *Output { return &Output{dir: dir} }
+
 // File opens the stream's file in append mode; the caller closes it.
 func (o *Output) File(s plugin.LogStream) (*os.File, error) {
 	return os.OpenFile(filepath.Join(o.dir, string(s)), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

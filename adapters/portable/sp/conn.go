@@ -78,6 +78,9 @@ type Conn struct {
 	limit uint64
 	read  *bufio.Reader
 
+	resumed bool
+	astray  bool // where the next frame begins is not known
+
 	// The frame that is being received.
 	size, left uint64
 	within     bool
@@ -129,6 +132,12 @@ func parseGreeting(b [greetingBytes]byte) (Protocol, error) {
 	return Protocol(binary.BigEndian.Uint16(b[4:6])), nil
 }
 
+// Unix is the socket itself, for whoever hands it on; nil for another kind.
+func (c *Conn) Unix() *net.UnixConn {
+	u, _ := c.net.(*net.UnixConn)
+	return u
+}
+
 // Close ends the connection, and whatever waits in Recv or Send.
 func (c *Conn) Close() error { return c.net.Close() }
 
@@ -158,6 +167,11 @@ func (c *Conn) Recv(buf []byte) ([]byte, error) {
 }
 
 func (c *Conn) head() error {
+	if c.astray {
+		if err := c.findFrame(); err != nil {
+			return err
+		}
+	}
 	head, err := c.read.Peek(frameHeadBytes)
 	if err != nil {
 		if err == io.EOF && len(head) > 0 {

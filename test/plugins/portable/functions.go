@@ -21,6 +21,9 @@ var functions = map[string]func([]any) (any, error){
 		return nil, nil
 	},
 	"slow": func(args []any) (any, error) {
+		if len(args) > 1 {
+			fmt.Println(args[1])
+		}
 		time.Sleep(time.Duration(number(args)) * time.Millisecond)
 		return first(args), nil
 	},

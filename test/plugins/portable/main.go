@@ -6,7 +6,7 @@
 //
 // Functions: echo (its argument), refuse (a refusal with the message given), exit
 // (ends with the code given), print (prints the text given), slow (answers after
-// that many milliseconds). Source: ticker (config interval in milliseconds, value).
+// that many milliseconds; prints a second argument before). Source: ticker (config interval in milliseconds, value).
 // Sinks: print, file (config path).
 package main
 

@@ -28,6 +28,10 @@ var venv string
 
 func TestMain(m *testing.M) {
 	adapters.Child()
+	if len(os.Args) == 2 && os.Args[1] == daemonArg {
+		fmt.Fprintln(os.Stderr, playDaemon())
+		os.Exit(1)
+	}
 	var err error
 	if venv, err = environment(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

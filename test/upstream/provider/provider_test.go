@@ -11,6 +11,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -116,7 +118,7 @@ func manifestOf(t testing.TB, binary string, params map[string]plugin.RawJSON) p
 		APIVersion: plugin.APIVersion, Kind: plugin.Kind, Metadata: plugin.Metadata{Name: "real"},
 		Spec: plugin.Spec{Adapter: "provider", Block: block},
 	}
-	if err := provider.New().Check(m); err != nil {
+	if err := provider.New(provider.Options{}).Check(m); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -127,7 +129,7 @@ func launched(t testing.TB, m plugin.Manifest) (plugin.Instance, plugin.Launch) 
 	l := conformance.NewLaunch(t, m)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	i, err := provider.New().Launch(ctx, l)
+	i, err := provider.New(provider.Options{}).Launch(ctx, l)
 	if err != nil {
 		t.Fatalf("launch: %v\n%s", err, l.Output.(*conformance.Output).All())
 	}
@@ -233,7 +235,7 @@ func TestLibrary_configRefused(t *testing.T) {
 	l := conformance.NewLaunch(t, manifestOf(t, library, map[string]plugin.RawJSON{"library/fail": plugin.RawJSON(`"no such place"`)}))
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	_, err := provider.New().Launch(ctx, l)
+	_, err := provider.New(provider.Options{}).Launch(ctx, l)
 	if !errors.Is(err, plugin.ErrInvalid) || !strings.Contains(err.Error(), "answered 400: no such place") {
 		t.Errorf("got %v", err)
 	}
@@ -286,4 +288,64 @@ func TestIncrementer(t *testing.T) {
 	if err != nil || len(operations) != 3 || operations[0].Name != "increment" {
 		t.Errorf("operations: got %+v, %v", operations, err)
 	}
+}
+
+// TestLibrary_adopted: the same process goes on with the configuration that it
+// has. What it posts while there is no daemon waits for the next one; were it
+// refused, the library would log that, and the failure of that, until memory ends.
+func TestLibrary_adopted(t *testing.T) {
+	first, l := launched(t, manifestOf(t, library, nil))
+	must(t, first, "greet", `{"who": "you"}`, `"hello you from real"`)
+	handle, err := first.(plugin.Survivor).Handle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.(plugin.Survivor).Leave()
+	answered := make(chan string, 1)
+	go func() { answered <- greeted(filepath.Join(l.Dir, "provider.sock")) }() // ends with the answer
+	conformance.Eventually(t, patience, func() error {
+		sockets, err := os.ReadFile("/proc/self/net/unix")
+		if n := strings.Count(string(sockets), l.Dir+"/host.sock\n"); err == nil && n < 2 {
+			err = fmt.Errorf("%d sockets, want ours and a connection that waits", n)
+		}
+		return err
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	i, err := provider.New(provider.Options{}).Adopt(ctx, l, handle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = i.Stop(context.Background()) })
+	if got := <-answered; got != "200 OK" {
+		t.Errorf("action while there was no daemon: got %s", got)
+	}
+	must(t, i, "greet", `{"who": "again"}`, `"hello again from real"`)
+	must(t, i, "publish", `{}`, `"published"`)
+	text := logs(l)
+	for want, times := range map[string]int{"Received Config request": 1, "greeting meanwhile": 1, "greeting again": 1, "Failed to log": 0} {
+		if got := strings.Count(text, want); got != times {
+			t.Errorf("logs: %q is there %d times, want %d, in %s", want, got, times, text)
+		}
+	}
+	if err := i.Stop(ctx); err != nil || !i.Wait().Success() && i.Wait().Message == "" {
+		t.Errorf("stop: got %v, %+v", err, i.Wait())
+	}
+}
+
+// greeted calls the provider without a daemon.
+func greeted(socket string) string {
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}
+	response, err := client.Post("http://unix/api-plugin/v4/action", "application/json", strings.NewReader(`{"Command": "greet", "Params": {"who": "meanwhile"}}`))
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	return response.Status
 }
