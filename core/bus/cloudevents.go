@@ -12,10 +12,6 @@ import (
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
-// EventDropped is the type of the event that says how many events before it were
-// lost because the bus was down for too long. Its data is {"dropped": N}.
-const EventDropped = "dev.patchbay.bus.dropped.v1"
-
 // The headers of an event: CloudEvents 1.0, NATS binding, binary mode.
 const (
 	ceSpec        = "ce-specversion"

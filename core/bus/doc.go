@@ -14,7 +14,7 @@
 // Loss. An event with a sequence is on disk: the embedded server syncs before
 // it acknowledges, and a storm is acknowledged in groups, by atomic batches.
 // While the bus is down events are kept in memory, 65,536 of them at most; then
-// the oldest go, are counted, and an event of type [EventDropped] says how many.
+// the oldest go, are counted, and an event of type [plugin.EventDropped] says how many.
 // A retry does not store an event twice: its id is the message id. Log batches
 // are acknowledged but not synced, so a power cut may take the last second of
 // logs. Packed invocation records are best effort: a full ring drops the oldest

@@ -162,7 +162,7 @@ func (b *Bus) publishEvents() {
 
 func (b *Bus) lostEvent(n uint64) plugin.Event {
 	b.o.Log.Warn("events were lost while the bus was down", "count", n)
-	return b.complete(plugin.Event{Type: EventDropped, Data: fmt.Appendf(nil, `{"dropped":%d}`, n)})
+	return b.complete(plugin.Event{Type: plugin.EventDropped, Data: fmt.Appendf(nil, `{"dropped":%d}`, n)})
 }
 
 // publishGroup stores the group, however long it takes; false: the bus is closing
