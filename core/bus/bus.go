@@ -71,7 +71,6 @@ type Bus struct {
 	buffers     sync.Pool // *[]byte: encoded log batches
 	served      serviceCounters
 	counters    counters
-	checks      checks
 
 	ctx       context.Context // of the goroutines below; ends in Close
 	cancel    context.CancelFunc
