@@ -26,7 +26,11 @@ func (b *Bus) Check(ctx context.Context) error {
 	for _, name := range []string{streamStatus, streamEvents, streamLogs} {
 		faults = append(faults, b.checkStream(ctx, name))
 	}
-	return errors.Join(faults...)
+	err := errors.Join(faults...)
+	if err != nil {
+		b.ill()
+	}
+	return err
 }
 
 // checkStream keeps one message per stream: each replaces the one before.
