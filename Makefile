@@ -52,7 +52,7 @@ lint: ## gofmt, go vet, staticcheck, govulncheck
 
 generate: ## Write manifests/schema and core/api/openapi.json from the code
 	$(GO) generate ./...
-	$(GO) test ./core/api -run OpenAPI -count=1 -update >/dev/null
+	$(GO) test ./core/api -run 'OpenAPI|EventTypes' -count=1 -update >/dev/null
 
 check-generated: ## Fail when a generated file is not what the code says
 	@before=$$(sha256sum $$(find $(GENERATED) -type f | sort)); $(MAKE) -s generate; \

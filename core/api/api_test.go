@@ -303,7 +303,22 @@ func TestDaemonRoutes(t *testing.T) {
 	if w := ask(t, a, "GET", "/readyz", ""); w.Code != 200 {
 		t.Errorf("got %d %s, want ready", w.Code, w.Body)
 	}
-	d.Health = health{errTest}
+	if w := ask(t, a, "GET", "/readyz", ""); strings.Contains(w.Body.String(), "since") || strings.Contains(w.Body.String(), "adapter") {
+		t.Errorf("got %s, want no more than is needed", w.Body)
+	}
+	for query, want := range map[string]int{"verbose": 200, "verbose=true": 200, "verbose=maybe": 400, "verbos": 400} {
+		w := ask(t, a, "GET", "/readyz?"+query, "")
+		if w.Code != want {
+			t.Errorf("?%s: got %d %s, want %d", query, w.Code, w.Body, want)
+		}
+		if want == 200 && !strings.Contains(w.Body.String(), `"name":"adapter/toy","ready":false,"detail":"out of order","advisory":true`) {
+			t.Errorf("?%s: got %s, want the adapter and why it is not available", query, w.Body)
+		}
+		if want == 200 && !strings.Contains(w.Body.String(), `"since":"1970-01-01T00:00:01Z","latencyMicros":1000`) {
+			t.Errorf("?%s: got %s, want since when and how long", query, w.Body)
+		}
+	}
+	d.Health = frail{errTest}
 	if w := ask(t, New(d), "GET", "/readyz", ""); w.Code != 503 || !strings.Contains(w.Body.String(), "out of order") {
 		t.Errorf("got %d %s, want why it is not ready", w.Code, w.Body)
 	}

@@ -43,8 +43,16 @@ func TestClient_everyRoute(t *testing.T) {
 	c, ctx := dial(t, base, testToken), t.Context()
 	files := []wire.File{{Name: "two.yaml", Source: "/opt", Content: fmt.Sprintf(toyYAML, "two")}}
 	for name, do := range map[string]func() error{
-		"live":    func() error { return c.Live(ctx) },
-		"ready":   func() error { r, err := c.Ready(ctx); return is(r.Ready, err) },
+		"live":  func() error { return c.Live(ctx) },
+		"ready": func() error { r, err := c.Ready(ctx); return is(r.Ready, err) },
+		"health": func() error {
+			r, err := c.Health(ctx)
+			return is(len(r.Components) == 3 && r.Components[2].Advisory, err)
+		},
+		"event types": func() error {
+			all, err := c.EventTypes(ctx)
+			return is(len(all) == len(plugin.EventTypes()) && len(all[0].Schema) > 100, err)
+		},
 		"version": func() error { v, err := c.Version(ctx); return is(v.Version == "test", err) },
 		"metrics": func() error { m, err := c.Metrics(ctx); return is(strings.Contains(string(m), "patchbay_"), err) },
 		"openapi": func() error { o, err := c.OpenAPI(ctx); return is(len(o) > 1000, err) },

@@ -8,6 +8,7 @@ import (
 
 	"github.com/patchbay-dev/patchbay/core/api/wire"
 	"github.com/patchbay-dev/patchbay/core/bus"
+	"github.com/patchbay-dev/patchbay/core/health"
 	"github.com/patchbay-dev/patchbay/core/logs"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 	"github.com/patchbay-dev/patchbay/core/store"
@@ -81,14 +82,10 @@ type Parser interface {
 	Schema() ([]byte, error)
 }
 
-// Health says whether the daemon can do its work. It is asked by /readyz and
-// must answer within readyMax.
+// Health says whether the daemon can do its work: *health.Checker. It is asked by
+// /readyz and /metrics and must answer within readyMax.
 type Health interface {
-	Check(ctx context.Context) []Component
-}
-
-// Component is one thing that the daemon needs; Err is nil when it works.
-type Component struct {
-	Name string
-	Err  error
+	// Needed is what the daemon cannot do without, All also what is good to know.
+	Needed(ctx context.Context) []health.Answer
+	All(ctx context.Context) []health.Answer
 }

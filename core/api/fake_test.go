@@ -16,6 +16,7 @@ import (
 
 	"github.com/patchbay-dev/patchbay/core/api/wire"
 	"github.com/patchbay-dev/patchbay/core/bus"
+	"github.com/patchbay-dev/patchbay/core/health"
 	"github.com/patchbay-dev/patchbay/core/logs"
 	"github.com/patchbay-dev/patchbay/core/manifest"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -298,9 +299,16 @@ func (h *history) Follow(_ context.Context, q logs.Query) iter.Seq2[plugin.LogLi
 	}
 }
 
-type health struct{ err error }
+// frail is Health: the bus works unless err says why not, the adapter does not.
+type frail struct{ err error }
 
-func (h health) Check(context.Context) []Component { return []Component{{Name: "bus", Err: h.err}} }
+func (f frail) Needed(context.Context) []health.Answer {
+	return []health.Answer{{Name: "bus", Err: f.err, Since: time.Unix(1, 0), Took: time.Millisecond}}
+}
+
+func (f frail) All(ctx context.Context) []health.Answer {
+	return append(f.Needed(ctx), health.Answer{Name: health.AdapterPrefix + "toy", Advisory: true, Err: errTest})
+}
 
 var (
 	_ Events = (*bus.Bus)(nil)
@@ -313,7 +321,7 @@ const testToken = "t0ken"
 func testDeps(t testing.TB, plugins *shelf) Deps {
 	t.Helper()
 	return Deps{
-		Plugins: plugins, Invoker: &operator{}, Events: newHistory(), Logs: newHistory(), Health: health{},
+		Plugins: plugins, Invoker: &operator{}, Events: newHistory(), Logs: newHistory(), Health: frail{},
 		Parser: manifest.NewParser(toy{}), Token: testToken, Version: wire.Version{Version: "test", API: "v1"},
 		Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(),
 	}

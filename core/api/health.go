@@ -9,10 +9,12 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/patchbay-dev/patchbay/core/api/wire"
+	"github.com/patchbay-dev/patchbay/core/health"
 )
 
-// readyMax bounds one question about readiness: a balancer asks every few seconds.
-const readyMax = 2 * time.Second
+// readyMax bounds one question about readiness. It is over core/health's own bound,
+// whose answer says more.
+const readyMax = 3 * time.Second
 
 // schemaType is the media type of a JSON Schema.
 const schemaType = "application/schema+json"
@@ -25,9 +27,16 @@ func (a *API) livez(c echo.Context) error {
 }
 
 func (a *API) readyz(c echo.Context) error {
+	verbose, err := boolean(c, "verbose")
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), readyMax)
 	defer cancel()
 	ready := a.readiness(ctx)
+	if verbose {
+		ready = a.everything(ctx)
+	}
 	if ready.Ready {
 		return a.json(c, http.StatusOK, ready)
 	}
@@ -35,24 +44,44 @@ func (a *API) readyz(c echo.Context) error {
 }
 
 func (a *API) readiness(ctx context.Context) wire.Readiness {
-	r := wire.Readiness{Ready: true, Components: []wire.Component{}}
-	add := func(name, detail string) {
-		r.Ready = r.Ready && detail == ""
-		r.Components = append(r.Components, wire.Component{Name: name, Ready: detail == "", Detail: detail})
-	}
-	if a.draining.Load() {
-		add("api", "it is shutting down")
-	} else {
-		add("api", "")
-	}
-	for _, c := range a.deps.Health.Check(ctx) {
-		if c.Err != nil {
-			add(c.Name, c.Err.Error())
-		} else {
-			add(c.Name, "")
-		}
+	r := a.ownReadiness()
+	for _, answer := range a.deps.Health.Needed(ctx) {
+		c := component(answer)
+		r.Ready = r.Ready && c.Ready
+		r.Components = append(r.Components, c)
 	}
 	return r
+}
+
+// everything is readiness with what is good to know, since when each is as it is,
+// and how long its answer took.
+func (a *API) everything(ctx context.Context) wire.Readiness {
+	r := a.ownReadiness()
+	for _, answer := range a.deps.Health.All(ctx) {
+		c := component(answer)
+		c.Advisory, c.LatencyMicros = answer.Advisory, answer.Took.Microseconds()
+		if !answer.Since.IsZero() {
+			c.Since = &answer.Since
+		}
+		r.Ready = r.Ready && (c.Ready || c.Advisory)
+		r.Components = append(r.Components, c)
+	}
+	return r
+}
+
+// ownReadiness is of the API alone.
+func (a *API) ownReadiness() wire.Readiness {
+	if a.draining.Load() {
+		return wire.Readiness{Components: []wire.Component{{Name: "api", Detail: "it is shutting down"}}}
+	}
+	return wire.Readiness{Ready: true, Components: []wire.Component{{Name: "api", Ready: true}}}
+}
+
+func component(a health.Answer) wire.Component {
+	if a.Err != nil {
+		return wire.Component{Name: a.Name, Detail: a.Err.Error()}
+	}
+	return wire.Component{Name: a.Name, Ready: true}
 }
 
 func (a *API) version(c echo.Context) error { return a.json(c, http.StatusOK, a.deps.Version) }

@@ -19,7 +19,7 @@ type object = map[string]any
 
 // document makes the OpenAPI 3.1 document of a table of routes.
 func document(routes []Route) ([]byte, error) {
-	s := &schemas{named: object{}}
+	s := &schemas{named: object{}, base: "#/components/schemas/"}
 	problem := s.of(wire.Problem{})
 	paths := object{}
 	for _, r := range routes {

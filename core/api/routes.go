@@ -102,6 +102,7 @@ func Routes() []Route {
 		file    = Param{Name: "file", Doc: "Name of the file, for the faults."}
 		dryRun  = Param{Name: "dryRun", Type: "boolean", Doc: "Change nothing; answer what would."}
 		timeout = Param{Name: "timeout", Doc: "Answer within this, such as 5s; the manifest's spec.timeouts.invoke when that is less."}
+		verbose = Param{Name: "verbose", Type: "boolean", Doc: "Tell also of what is good to know, such as each adapter, and since when each is as it is."}
 		paging  = []Param{
 			{Name: "labelSelector", Doc: "Terms that must all hold, with commas between: k=v, k!=v, k, !k."},
 			{Name: "limit", Type: "integer", Doc: "Items on a page: 100 unless told, at most 1000."},
@@ -129,13 +130,14 @@ func Routes() []Route {
 		{"Logs", "GET", name + "/logs", Read, "What the plugin printed.", []Param{follow, since, after, tail, resume}, nil, lines, 200, (*API).logs},
 		{"PluginEvents", "GET", name + "/events", Read, "What happened to one plugin.", []Param{follow, since, after, kind, resume}, nil, events, 200, (*API).events},
 		{"Events", "GET", "/v1/events", Read, "What happened to all plugins.", []Param{follow, since, after, kind, resume}, nil, events, 200, (*API).events},
+		{"EventTypes", "GET", "/v1/events/types", Read, "The events that Patchbay tells, each with the JSON Schema of its data.", nil, nil, jsonOf(wire.EventTypeList{}), 200, (*API).eventTypes},
 		{"Apply", "POST", "/v1/apply", Control, "Apply many manifests: all are checked before any is stored.", []Param{dryRun, source, file}, manifests, jsonOf(wire.ApplyResult{}), 200, (*API).apply},
 		{"Validate", "POST", "/v1/validate", Read, "Check manifests and tell every fault.", []Param{source, file}, manifests, jsonOf(wire.Validation{}), 200, (*API).validate},
 		{"Schema", "GET", "/v1/schema/plugin.json", Read, "JSON Schema of a manifest.", nil, nil, Body{nil, []string{schemaType}}, 200, (*API).schema},
 		{"Strays", "GET", "/v1/strays", Read, "What earlier daemons left behind and nobody keeps: processes, containers, folders, sockets, statuses on the bus.", nil, nil, jsonOf(wire.StrayList{}), 200, (*API).strays},
 		{"Sweep", "DELETE", "/v1/strays", Control, "Remove the strays, each proved anew before it is touched, and tell which are gone.", nil, nil, jsonOf(wire.StrayList{}), 200, (*API).sweep},
 		{"Live", "GET", "/livez", Open, "The process is up.", nil, nil, jsonOf(wire.Liveness{}), 200, (*API).livez},
-		{"Ready", "GET", "/readyz", Open, "The daemon can do its work; 503 says what cannot.", nil, nil, jsonOf(wire.Readiness{}), 200, (*API).readyz},
+		{"Ready", "GET", "/readyz", Open, "The daemon can do its work; 503 says what cannot.", []Param{verbose}, nil, jsonOf(wire.Readiness{}), 200, (*API).readyz},
 		{"Metrics", "GET", "/metrics", Read, "Prometheus metrics.", nil, nil, Body{nil, []string{"text/plain"}}, 200, (*API).metrics},
 		{"Version", "GET", "/version", Read, "What is running.", nil, nil, jsonOf(wire.Version{}), 200, (*API).version},
 		{"OpenAPI", "GET", "/openapi.json", Read, "This document.", nil, nil, Body{nil, []string{wire.JSONType}}, 200, (*API).openAPI},

@@ -11,9 +11,10 @@ import (
 )
 
 // schemas makes JSON Schemas of Go types: structs by their json tags, once each
-// and by name.
+// and by name. They refer to each other below base.
 type schemas struct {
 	named object
+	base  string
 }
 
 func (s *schemas) of(value any) object { return s.schema(reflect.TypeOf(value)) }
@@ -88,7 +89,7 @@ func (s *schemas) reference(t reflect.Type) object {
 		s.named[name] = nil // for types that hold themselves
 		s.named[name] = s.structure(t)
 	}
-	return object{"$ref": "#/components/schemas/" + name}
+	return object{"$ref": s.base + name}
 }
 
 func (s *schemas) structure(t reflect.Type) object {

@@ -68,10 +68,10 @@ type Bus struct {
 	invocations invocationRing
 	atomicBatch atomic.Bool // the events stream takes atomic batches
 	readers     chan struct{}
-	buffers     sync.Pool // *[]byte: encoded log batches
+	illness     chan struct{} // holds one token when the embedded server may be ill
+	buffers     sync.Pool     // *[]byte: encoded log batches
 	served      serviceCounters
 	counters    counters
-	checks      checks
 
 	ctx       context.Context // of the goroutines below; ends in Close
 	cancel    context.CancelFunc
@@ -115,7 +115,7 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	}
 	b := &Bus{
 		o: o, stopping: make(chan struct{}), onConnect: map[int]func(){},
-		readers: make(chan struct{}, readersMax),
+		readers: make(chan struct{}, readersMax), illness: make(chan struct{}, 1),
 	}
 	b.events.init()
 	b.statuses.init()
@@ -130,12 +130,15 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	b.workers.Go(b.publishEvents)      // ends with stopping
 	b.workers.Go(b.publishStatuses)    // ends with stopping
 	b.workers.Go(b.publishInvocations) // ends with stopping
+	if b.server != nil {
+		b.workers.Go(b.nurse) // ends with stopping
+	}
 	return b, nil
 }
 
 func (b *Bus) open(ctx context.Context) error {
 	if b.o.URL == "" {
-		s, err := startServer(ctx, b.o)
+		s, err := startServer(ctx, b.o, b.ill)
 		if err != nil {
 			return err
 		}
@@ -198,7 +201,7 @@ func (b *Bus) Addr() string {
 	case b.o.Listen == "":
 		return ""
 	}
-	return b.server.ClientURL()
+	return b.server.url
 }
 
 // redacted takes the passwords out of a list of URLs.

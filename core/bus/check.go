@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,38 +13,24 @@ import (
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
-const (
-	// checkMax bounds one Check, so that readyz answers in time.
-	checkMax = 2 * time.Second
-	// checkEvery: callers within it share one answer, so that many probes do
-	// not become many syncs of the disk.
-	checkEvery = time.Second
-)
-
-// checks keep the last answer.
-type checks struct {
-	mu   sync.Mutex
-	at   time.Time
-	last error
-}
+// checkMax bounds one Check, so that readyz answers in time.
+const checkMax = 2 * time.Second
 
 // Check writes to every stream and reads back what it wrote, within two seconds.
-// The error names each stream that failed and why. Answers are at most a second old.
+// The error names each stream that failed and why. core/health keeps it from
+// being asked too often.
 func (b *Bus) Check(ctx context.Context) error {
-	b.checks.mu.Lock()
-	defer b.checks.mu.Unlock()
-	if time.Since(b.checks.at) < checkEvery {
-		return b.checks.last
-	}
-	// An impatient caller must not make the answer of the others.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkMax)
+	ctx, cancel := context.WithTimeout(ctx, checkMax)
 	defer cancel()
 	var faults []error
 	for _, name := range []string{streamStatus, streamEvents, streamLogs} {
 		faults = append(faults, b.checkStream(ctx, name))
 	}
-	b.checks.last, b.checks.at = errors.Join(faults...), time.Now()
-	return b.checks.last
+	err := errors.Join(faults...)
+	if err != nil {
+		b.ill()
+	}
+	return err
 }
 
 // checkStream keeps one message per stream: each replaces the one before.

@@ -12,10 +12,6 @@ import (
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
-// EventDropped is the type of the event that says how many events before it were
-// lost because the bus was down for too long. Its data is {"dropped": N}.
-const EventDropped = "dev.patchbay.bus.dropped.v1"
-
 // The headers of an event: CloudEvents 1.0, NATS binding, binary mode.
 const (
 	ceSpec        = "ce-specversion"
@@ -72,14 +68,17 @@ func message(e *plugin.Event) *nats.Msg {
 	set(ceSubject, e.Subject)
 	set(ceTime, e.Time.Format(time.RFC3339Nano))
 	set(cePlugin, e.Plugin)
-	// Source and id together are unique; the source goes by the node.
-	h[nats.MsgIdHdr] = []string{escape(e.Source + "#" + e.ID)}
+	h[nats.MsgIdHdr] = []string{messageID(e)}
 	h[ceContentType] = []string{jsonType}
 	if e.ContentType != "" {
 		h[ceContentType] = []string{escape(e.ContentType)}
 	}
 	return &nats.Msg{Subject: eventSubject(e.Plugin, e.Type), Header: h, Data: e.Data}
 }
+
+// messageID names a stored event. Source and id together are unique; the source
+// goes by the node.
+func messageID(e *plugin.Event) string { return escape(e.Source + "#" + e.ID) }
 
 // readMessage is the event of a stored message.
 func readMessage(h nats.Header, data []byte, sequence uint64) plugin.Event {

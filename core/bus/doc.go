@@ -14,8 +14,9 @@
 // Loss. An event with a sequence is on disk: the embedded server syncs before
 // it acknowledges, and a storm is acknowledged in groups, by atomic batches.
 // While the bus is down events are kept in memory, 65,536 of them at most; then
-// the oldest go, are counted, and an event of type [EventDropped] says how many.
-// A retry does not store an event twice: its id is the message id. Log batches
+// the oldest go, are counted, and an event of type [plugin.EventDropped] says how many.
+// A retry does not store an event twice: what the stream got since the last answer
+// is read first, and its id is the message id. Log batches
 // are acknowledged but not synced, so a power cut may take the last second of
 // logs. Packed invocation records are best effort: a full ring drops the oldest
 // and counts. Data streams are not kept at all.
@@ -27,8 +28,14 @@
 // it back. A sink that falls behind loses the newest messages and counts them.
 //
 // While the bus is down events reach live followers at once, with sequence 0,
-// and are stored later: a follower that resumes by sequence then may see
-// them twice (the id is the same), never not at all.
+// and are stored later. [Bus.Events] gives each of them once; who resumes by sequence
+// in another call finds them in the history, with the same id, and can tell.
+//
+// Health. An embedded server whose streams cannot be written, because its disk was
+// full or JetStream turned itself off, is replaced once its disk takes a write: on the
+// same store and address, after which connections, subscriptions and statuses are
+// there again and what was queued is stored. A stream that somebody deleted is made
+// again, and followers go on with the new one.
 //
 // History and live delivery join without gap or repeat for what this daemon
 // publishes; events that other daemons put on a shared external server are in the

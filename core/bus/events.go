@@ -58,9 +58,18 @@ type eventQueue struct {
 	head  int
 	lost  uint64
 	wake  chan struct{}
+	fresh chan struct{} // holds one token when the stream shall be looked for
 }
 
-func (q *eventQueue) init() { q.wake = make(chan struct{}, 1) }
+func (q *eventQueue) init() { q.wake, q.fresh = make(chan struct{}, 1), make(chan struct{}, 1) }
+
+// renew asks the publisher to make the stream again if it is gone.
+func (q *eventQueue) renew() {
+	select {
+	case q.fresh <- struct{}{}:
+	default:
+	}
+}
 
 func (q *eventQueue) push(e plugin.Event) (lost bool) {
 	q.mu.Lock()
@@ -152,6 +161,8 @@ func (b *Bus) publishEvents() {
 		}
 		select {
 		case <-b.events.wake:
+		case <-b.events.fresh:
+			b.makeStreams()
 		case <-b.stopping:
 			if b.events.len() == 0 {
 				return
@@ -162,7 +173,7 @@ func (b *Bus) publishEvents() {
 
 func (b *Bus) lostEvent(n uint64) plugin.Event {
 	b.o.Log.Warn("events were lost while the bus was down", "count", n)
-	return b.complete(plugin.Event{Type: EventDropped, Data: fmt.Appendf(nil, `{"dropped":%d}`, n)})
+	return b.complete(plugin.Event{Type: plugin.EventDropped, Data: fmt.Appendf(nil, `{"dropped":%d}`, n)})
 }
 
 // publishGroup stores the group, however long it takes; false: the bus is closing
@@ -182,9 +193,12 @@ func (b *Bus) publishGroup(group []queuedEvent) bool {
 			continue
 		}
 		b.deliverUnstored(group)
-		if !b.waitToRetry(err) {
+		if group, err = b.settle(group, err); err != nil {
 			b.o.Log.Error("events were not stored before the bus closed", "count", len(group)+b.events.len(), "why", err)
 			return false
+		}
+		if len(group) == 0 {
+			return true
 		}
 	}
 }
@@ -210,12 +224,9 @@ func (b *Bus) deliver(q *queuedEvent, sequence uint64) {
 // waitToRetry waits for a moment, or for the connection, or for a new event,
 // which followers are due now. A stream that somebody deleted is made again.
 func (b *Bus) waitToRetry(why error) bool {
-	if errors.Is(why, jetstream.ErrNoStreamResponse) || errors.Is(why, nats.ErrNoResponders) {
-		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
-		if err := b.ensureStreams(ctx); err != nil {
-			b.o.Log.Warn("streams are not there", "why", err)
-		}
-		cancel()
+	b.ill()
+	if noStream(why) {
+		b.makeStreams()
 	}
 	timer := time.NewTimer(retryEvery)
 	defer timer.Stop()
@@ -231,6 +242,16 @@ func (b *Bus) waitToRetry(why error) bool {
 		case <-b.ctx.Done():
 			return false
 		}
+	}
+}
+
+// makeStreams is for the publisher of events only: it alone may learn that the
+// stream begins anew.
+func (b *Bus) makeStreams() {
+	ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+	defer cancel()
+	if err := b.ensureStreams(ctx); err != nil {
+		b.o.Log.Warn("streams are not there", "why", err)
 	}
 }
 

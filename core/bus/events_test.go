@@ -261,7 +261,7 @@ func TestEvents_tooManyWhileDown(t *testing.T) {
 	eventually(t, "all stored", func() bool { return b.Stats().EventsPending == 0 && b.Connected() })
 	b.Event(event("p", total))
 	eventually(t, "told what was lost", func() bool {
-		lost := collect(t, b, EventQuery{Type: EventDropped}, -1)
+		lost := collect(t, b, EventQuery{Type: plugin.EventDropped}, -1)
 		var data struct{ Dropped int }
 		if len(lost) == 0 || json.Unmarshal(lost[0].Data, &data) != nil {
 			return false

@@ -56,7 +56,7 @@ func (b *Bus) Events(ctx context.Context, q EventQuery) iter.Seq2[plugin.Event, 
 // all readers.
 func (b *Bus) EventItems(ctx context.Context, q EventQuery) iter.Seq2[*Item, error] {
 	return func(yield func(*Item, error) bool) {
-		r := eventReader{bus: b, ctx: ctx, q: q, yield: yield}
+		r := eventReader{bus: b, ctx: ctx, q: q, since: q.Since, yield: yield, stream: b.hub.streamNow()}
 		if err := r.run(); err != nil && ctx.Err() == nil {
 			yield(nil, err)
 		}
@@ -65,11 +65,67 @@ func (b *Bus) EventItems(ctx context.Context, q EventQuery) iter.Seq2[*Item, err
 
 // eventReader is one call of EventItems.
 type eventReader struct {
-	bus   *Bus
-	ctx   context.Context
-	q     EventQuery
-	yield func(*Item, error) bool
-	done  bool // yield has had enough
+	bus    *Bus
+	ctx    context.Context
+	q      EventQuery
+	since  time.Time // of the query: holds for what is live, too
+	yield  func(*Item, error) bool
+	done   bool   // yield has had enough
+	stream uint64 // hub.stream of q.After
+	early  earlyIDs
+}
+
+// give hands on an event that is wanted and was not given before it was stored.
+func (r *eventReader) give(item *Item) {
+	e := &item.Event
+	switch {
+	case e.Time.Before(r.since):
+		return
+	case e.Sequence == 0:
+		r.early.add(e)
+	case r.early.had(e):
+		return
+	}
+	r.done = !r.yield(item, nil)
+}
+
+// earlyMargin: events are queued within moments of their time. What was given early
+// and is older by so much is stored, or lost.
+const earlyMargin = time.Minute
+
+// earlyIDs are the events that a reader was given before they were stored, at most
+// as many as can wait for that. It may come across them again in the history.
+type earlyIDs struct {
+	ids    map[earlyID]struct{}
+	newest time.Time
+}
+
+type earlyID struct{ source, id string }
+
+func (s *earlyIDs) add(e *plugin.Event) {
+	if s.ids == nil {
+		s.ids = map[earlyID]struct{}{}
+	}
+	if len(s.ids) < eventsPendingMax {
+		s.ids[earlyID{e.Source, e.ID}] = struct{}{}
+		s.newest = e.Time
+	}
+}
+
+// had reports whether a stored event was given early, and forgets it.
+func (s *earlyIDs) had(e *plugin.Event) bool {
+	if len(s.ids) == 0 {
+		return false
+	}
+	id := earlyID{e.Source, e.ID}
+	if _, ok := s.ids[id]; ok {
+		delete(s.ids, id)
+		return true
+	}
+	if e.Time.After(s.newest.Add(earlyMargin)) {
+		s.ids = nil
+	}
+	return false
 }
 
 func (r *eventReader) run() error {
@@ -78,6 +134,9 @@ func (r *eventReader) run() error {
 	}
 	for {
 		f, last := r.bus.hub.follow(r.q.Plugin, r.q.Type)
+		if f.stream != r.stream { // sequences begin anew, and so does the reader
+			r.stream, r.q.After, r.q.NoHistory = f.stream, 0, false
+		}
 		err := r.join(f, last)
 		r.bus.hub.leave(f)
 		switch {
@@ -111,7 +170,7 @@ func (r *eventReader) join(f *follower, last uint64) error {
 				continue
 			}
 			r.q.After = max(r.q.After, item.Event.Sequence)
-			if r.done = !r.yield(item, nil); r.done {
+			if r.give(item); r.done {
 				return nil
 			}
 		case <-r.ctx.Done():
@@ -125,12 +184,11 @@ func (r *eventReader) history(last uint64) error {
 	if last == 0 && r.q.Follow {
 		return nil // nothing was ever stored
 	}
-	since := r.q.Since
-	read := reading{stream: streamEvents, filter: eventFilter(r.q.Plugin, r.q.Type), after: r.q.After, since: since, last: last}
+	read := reading{stream: streamEvents, filter: eventFilter(r.q.Plugin, r.q.Type), after: r.q.After, since: r.q.Since, last: last}
 	err := r.bus.read(r.ctx, read, func(m jetstream.Msg, at uint64) bool {
 		e := readMessage(m.Headers(), m.Data(), at)
 		r.q.After = at
-		r.done = !e.Time.Before(since) && !r.yield(newItem(e), nil)
+		r.give(newItem(e))
 		return !r.done
 	})
 	r.q.Since = time.Time{} // a second round goes by sequence
@@ -178,10 +236,8 @@ func (b *Bus) walk(ctx context.Context, s jetstream.Stream, r reading, each func
 		return unavailable("history", err)
 	}
 	defer b.dropConsumer(s, c)
-	if c.CachedInfo().NumPending == 0 {
-		return nil
-	}
-	for expect := uint64(1); ; {
+	left := c.CachedInfo().NumPending
+	for expect := uint64(1); left > 0; {
 		batch, err := c.FetchNoWait(readBatch)
 		if err != nil {
 			return unavailable("history", err)
@@ -192,7 +248,7 @@ func (b *Bus) walk(ctx context.Context, s jetstream.Stream, r reading, each func
 			if err != nil || meta.Sequence.Consumer != expect {
 				return fmt.Errorf("history: %w: the link broke", plugin.ErrUnavailable)
 			}
-			got, expect = got+1, expect+1
+			got, expect, left = got+1, expect+1, meta.NumPending
 			if meta.Sequence.Stream > r.last || !each(m, meta.Sequence.Stream) || meta.Sequence.Stream == r.last {
 				return nil
 			}
@@ -200,10 +256,27 @@ func (b *Bus) walk(ctx context.Context, s jetstream.Stream, r reading, each func
 		if err := batch.Error(); err != nil && !errors.Is(err, jetstream.ErrNoMessages) {
 			return unavailable("history", err)
 		}
-		if got == 0 {
+		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if got == 0 {
+			return atEnd(ctx, c)
+		}
 	}
+	return nil
+}
+
+// atEnd is for a reader who got nothing more: what was left may have been too old
+// to be kept.
+func atEnd(ctx context.Context, c jetstream.Consumer) error {
+	info, err := c.Info(ctx)
+	switch {
+	case err != nil:
+		return unavailable("history", err)
+	case info.NumPending > 0:
+		return fmt.Errorf("history: %w: it ended before its end", plugin.ErrUnavailable)
+	}
+	return nil
 }
 
 func (r reading) consumer() jetstream.ConsumerConfig {

@@ -31,6 +31,7 @@ type follower struct {
 	items        chan *Item
 	plugin, kind string
 	number       uint64 // counts followers from 1
+	stream       uint64 // hub.stream when it began
 }
 
 func (f *follower) wants(e *plugin.Event) bool {
@@ -44,14 +45,37 @@ type hub struct {
 	followers map[*follower]struct{}
 	last      uint64 // highest sequence delivered
 	joined    uint64 // number of the newest follower
+	stream    uint64 // counts streams that were lost and made anew
 	closed    bool
 }
 
-// startAt says where the stream stands: everything up to there is history.
+// startAt says where the stream stands: everything up to there is history. One that
+// stands before what was delivered was made anew: then followers begin anew, too.
 func (h *hub) startAt(sequence uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if sequence < h.last {
+		h.stream++
+		for f := range h.followers {
+			close(f.items)
+			delete(h.followers, f)
+		}
+	}
 	h.last = sequence
+}
+
+// lastStored is the highest sequence that is known.
+func (h *hub) lastStored() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.last
+}
+
+// streamNow counts the streams that were lost.
+func (h *hub) streamNow() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.stream
 }
 
 // follow registers a reader and returns the last sequence that it will not get.
@@ -67,7 +91,7 @@ func (h *hub) follow(name, kind string) (*follower, uint64) {
 		h.followers = map[*follower]struct{}{}
 	}
 	h.joined++
-	f.number = h.joined
+	f.number, f.stream = h.joined, h.stream
 	h.followers[f] = struct{}{}
 	return f, h.last
 }

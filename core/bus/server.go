@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"golang.org/x/sys/unix"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -43,17 +45,20 @@ const (
 
 // embedded is the nats-server inside this process and the folder it owns.
 type embedded struct {
-	*server.Server
-	dir   string
+	o     Options
 	lock  *os.File
 	token string // of clients
 	own   string // of the daemon's connections
-	log   *slog.Logger
+	url   string // of the listener
+	ill   func() // called when the server complains; must return at once
+
+	mu     sync.Mutex
+	server *server.Server // nil while it is replaced
 }
 
 // startServer locks the folder, starts the server in it and waits until it
-// answers. On error nothing is left running.
-func startServer(ctx context.Context, o Options) (*embedded, error) {
+// answers. On error nothing is left running. ill is called when it complains.
+func startServer(ctx context.Context, o Options, ill func()) (*embedded, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("bus folder: %w", err)
 	}
@@ -61,20 +66,21 @@ func startServer(ctx context.Context, o Options) (*embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &embedded{dir: o.Dir, lock: lock, log: o.Log}
-	if err := e.start(ctx, o); err != nil {
+	e := &embedded{o: o, lock: lock, own: secret(), ill: ill}
+	if e.token, err = readToken(o); err == nil {
+		err = e.start(ctx)
+	}
+	if err != nil {
 		e.shutdown()
 		return nil, err
 	}
+	e.url = e.server.ClientURL()
 	return e, nil
 }
 
-func (e *embedded) start(ctx context.Context, o Options) (err error) {
-	if e.token, err = readToken(o); err != nil {
-		return err
-	}
-	e.own = secret()
-	opts, err := serverOptions(o, access{own: e.own, clients: e.token})
+// start starts a server. On error none is left running.
+func (e *embedded) start(ctx context.Context) error {
+	opts, err := serverOptions(e.o, access{own: e.own, clients: e.token})
 	if err != nil {
 		return err
 	}
@@ -82,8 +88,20 @@ func (e *embedded) start(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("embedded nats-server: %w", err)
 	}
-	e.Server = s
-	s.SetLoggerV2(serverLog{o.Log}, false, false, false)
+	s.SetLoggerV2(serverLog{e.o.Log, e.ill}, false, false, false)
+	if err := e.await(ctx, s); err != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.server = s
+	return nil
+}
+
+// await starts s and waits until it answers.
+func (e *embedded) await(ctx context.Context, s *server.Server) error {
 	ready := make(chan bool, 1)
 	go func() { // ends within startMax of the store's recovery
 		s.Start()
@@ -94,10 +112,43 @@ func (e *embedded) start(ctx context.Context, o Options) (err error) {
 		if ok && s.JetStreamEnabled() {
 			return nil
 		}
-		return fmt.Errorf("embedded nats-server: %w: not ready; is %s free, and %s writable?", plugin.ErrUnavailable, o.Listen, o.Dir)
+		return fmt.Errorf("embedded nats-server: %w: not ready; is %s free, and %s writable?", plugin.ErrUnavailable, e.o.Listen, e.o.Dir)
 	case <-ctx.Done():
 		return fmt.Errorf("embedded nats-server: %w: %w", plugin.ErrDeadline, ctx.Err())
 	}
+}
+
+// InProcessConn joins one of the daemon's connections to the server of now.
+func (e *embedded) InProcessConn() (net.Conn, error) {
+	if s := e.now(); s != nil {
+		return s.InProcessConn()
+	}
+	return nil, fmt.Errorf("embedded nats-server: %w: it is being replaced", plugin.ErrUnavailable)
+}
+
+var _ nats.InProcessConnProvider = (*embedded)(nil)
+
+func (e *embedded) now() *server.Server {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.server
+}
+
+// replace ends the server and starts another one on the same store and address. It
+// can be tried again after an error.
+func (e *embedded) replace(ctx context.Context) error {
+	e.mu.Lock()
+	old := e.server
+	e.server = nil
+	e.mu.Unlock()
+	if old != nil {
+		old.Shutdown()
+		old.WaitForShutdown()
+	}
+	if e.o.Listen != "" {
+		e.o.Listen = strings.TrimPrefix(e.url, "nats://") // where clients look for it
+	}
+	return e.start(ctx)
 }
 
 // serverOptions are the server's settings. In this struct, unlike in a
@@ -137,10 +188,10 @@ func serverOptions(o Options, who access) (*server.Options, error) {
 
 // shutdown tells clients to leave, ends the server and frees the folder.
 func (e *embedded) shutdown() {
-	if e.Server != nil {
-		e.LameDuckShutdown()
-		e.Shutdown()
-		e.WaitForShutdown()
+	if s := e.now(); s != nil {
+		s.LameDuckShutdown()
+		s.Shutdown()
+		s.WaitForShutdown()
 	}
 	_ = e.lock.Close() // frees the lock
 }
@@ -148,7 +199,7 @@ func (e *embedded) shutdown() {
 // sync brings the store's files to the disk: a new stream's own definition is
 // not covered by sync-always.
 func (e *embedded) sync() error {
-	f, err := os.Open(e.dir)
+	f, err := os.Open(e.o.Dir)
 	if err != nil {
 		return fmt.Errorf("sync of the bus folder: %w", err)
 	}
@@ -208,15 +259,24 @@ func readToken(o Options) (string, error) {
 	return token, nil
 }
 
-// serverLog hands the server's own log on: its notices are for developers.
-type serverLog struct{ log *slog.Logger }
+// serverLog hands the server's own log on: its notices are for developers, its
+// complaints also for who looks after it.
+type serverLog struct {
+	log *slog.Logger
+	ill func()
+}
 
 func (l serverLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
-func (l serverLog) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v) }
-func (l serverLog) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
-func (l serverLog) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
+func (l serverLog) Warnf(format string, v ...any)   { l.complain(slog.LevelWarn, format, v) }
+func (l serverLog) Errorf(format string, v ...any)  { l.complain(slog.LevelError, format, v) }
+func (l serverLog) Fatalf(format string, v ...any)  { l.complain(slog.LevelError, format, v) }
 func (l serverLog) Debugf(string, ...any)           {}
 func (l serverLog) Tracef(string, ...any)           {}
+
+func (l serverLog) complain(level slog.Level, format string, v []any) {
+	l.say(level, format, v)
+	l.ill()
+}
 
 func (l serverLog) say(level slog.Level, format string, v []any) {
 	l.log.Log(context.Background(), level, "nats-server", "said", fmt.Sprintf(format, v...))

@@ -20,26 +20,20 @@ const statusesAtOnce = 512
 type statusQueue struct {
 	mu    sync.Mutex
 	dirty map[string][]byte
-	// known is what an external server must be told again when it lost its
-	// memory; the embedded one dies with us. nil when embedded.
+	// known is what a server must be told again when it lost its memory.
 	known map[string][]byte
 	wake  chan struct{}
 }
 
 func (q *statusQueue) init() {
-	q.dirty, q.wake = map[string][]byte{}, make(chan struct{}, 1)
+	q.dirty, q.known, q.wake = map[string][]byte{}, map[string][]byte{}, make(chan struct{}, 1)
 }
 
-func (q *statusQueue) put(subject string, data []byte, keep bool) {
+func (q *statusQueue) put(subject string, data []byte) {
 	q.mu.Lock()
 	q.dirty[subject] = data
-	if keep {
-		if q.known == nil {
-			q.known = map[string][]byte{}
-		}
-		if q.known[subject] = data; data == nil {
-			delete(q.known, subject)
-		}
+	if q.known[subject] = data; data == nil {
+		delete(q.known, subject)
 	}
 	q.mu.Unlock()
 	q.poke()
@@ -93,12 +87,12 @@ func (b *Bus) Status(s plugin.Status) {
 		b.o.Log.Error("status cannot be published", "plugin", s.Plugin, "bytes", len(data), "why", err)
 		return
 	}
-	b.statuses.put(statusSubject(s.Plugin, s.Instance), data, b.server == nil)
+	b.statuses.put(statusSubject(s.Plugin, s.Instance), data)
 }
 
 // Forget removes the status of an instance that is no more.
 func (b *Bus) Forget(name, instance string) {
-	b.statuses.put(statusSubject(name, instance), nil, b.server == nil)
+	b.statuses.put(statusSubject(name, instance), nil)
 }
 
 // publishStatuses sends what is queued. It ends with stopping.

@@ -8,7 +8,7 @@
 //
 //	interface          implemented by  asked for by        gives
 //	Specifier          Adapter         core/manifest       the Go type of its manifest block
-//	Availability       Adapter         core/api            can it launch anything at all, now?
+//	Availability       Adapter         core/health         can it launch anything at all, now?
 //	Sweeper            Adapter         core/reconcile      removal of what an earlier daemon left
 //	Adopter            Adapter         core/supervise      an instance of an earlier daemon, found again
 //	Survivor           Instance        core/supervise      an instance that the next daemon can adopt

@@ -25,28 +25,52 @@ type Event struct {
 }
 
 // The types of the core's own events. A version ends each: the data's shape
-// changes only with it.
+// changes only with it, but for fields that are added. [EventTypes] tells the rest.
 const (
-	EventState       = "dev.patchbay.plugin.state.v1"       // data: StateChange
-	EventApplied     = "dev.patchbay.plugin.applied.v1"     // data: Change
-	EventDeleted     = "dev.patchbay.plugin.deleted.v1"     // data: Change
-	EventInvocations = "dev.patchbay.plugin.invocations.v1" // data: []InvocationRecord, packed
-	EventStop        = "dev.patchbay.plugin.stop.v1"        // data: Stop, of an instance that is gone
+	EventState       = "dev.patchbay.plugin.state.v1"
+	EventStop        = "dev.patchbay.plugin.stop.v1"
+	EventApplied     = "dev.patchbay.plugin.applied.v1"
+	EventDeleted     = "dev.patchbay.plugin.deleted.v1"
+	EventInvocations = "dev.patchbay.plugin.invocations.v1"
+	EventDropped     = "dev.patchbay.bus.dropped.v1"
 )
+
+// EventType is one row of the catalogue of the core's own events.
+type EventType struct {
+	Type string
+	// Since is the version of Patchbay that told it first.
+	Since   string
+	Summary string
+	// Data is a zero value of the type of the event's data.
+	Data any
+}
+
+// EventTypes is the catalogue: every event of the core has a row, and its data has
+// the shape of the row's type.
+func EventTypes() []EventType {
+	return []EventType{
+		{EventState, "0.1.0", "A plugin's instance came into another state.", StateChange{}},
+		{EventStop, "0.1.0", "An instance was stopped: the steps of it, each timed.", Stop{}},
+		{EventApplied, "0.1.0", "A manifest was applied, or what is wanted of the plugin has changed.", Change{}},
+		{EventDeleted, "0.1.0", "A plugin was deleted.", Change{}},
+		{EventInvocations, "0.1.0", "Invocations that have finished, packed: at most one event per plugin in 50 ms.", []InvocationRecord{}},
+		{EventDropped, "0.1.0", "Events before this one were lost, because the bus was down for too long.", Dropped{}},
+	}
+}
 
 // StateChange is the data of EventState.
 type StateChange struct {
-	From   State  `json:"from"`
+	From   State  `json:"from" doc:"The state before; empty for a plugin that is new."`
 	To     State  `json:"to"`
-	Cause  string `json:"cause"`
-	Status Status `json:"status"`
+	Cause  string `json:"cause" doc:"What led from one to the other, in one word."`
+	Status Status `json:"status" doc:"The status from now on."`
 }
 
 // Change is the data of EventApplied and EventDeleted.
 type Change struct {
-	Revision   uint64  `json:"revision"`
-	Generation int64   `json:"generation"`
-	Desired    Desired `json:"desired"`
+	Revision   uint64  `json:"revision" doc:"The store's revision of the manifest: its ETag."`
+	Generation int64   `json:"generation" doc:"Counts changes of the spec, from 1."`
+	Desired    Desired `json:"desired" enum:"running,stopped"`
 }
 
 // InvocationRecord is one finished invocation.
@@ -54,12 +78,17 @@ type InvocationRecord struct {
 	ID        string    `json:"id"`
 	Plugin    string    `json:"plugin"`
 	Operation string    `json:"operation"`
-	Caller    string    `json:"caller,omitempty"`
-	Time      time.Time `json:"time"`
+	Caller    string    `json:"caller,omitempty" doc:"Who asked: rest, bus, or plugin:NAME."`
+	Time      time.Time `json:"time" doc:"When it began."`
 	// DurationMicros is from dispatch to answer.
-	DurationMicros int64 `json:"durationMicros"`
+	DurationMicros int64 `json:"durationMicros" doc:"From dispatch to answer."`
 	// Outcome is ok, refused, or the error class's word.
-	Outcome string `json:"outcome"`
+	Outcome string `json:"outcome" enum:"ok,refused,invalid,denied,not-found,conflict,busy,unavailable,deadline"`
+}
+
+// Dropped is the data of EventDropped.
+type Dropped struct {
+	Dropped uint64 `json:"dropped" doc:"How many were lost."`
 }
 
 type eventJSON struct {

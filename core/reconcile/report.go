@@ -125,6 +125,10 @@ func (r *Reporter) tell(one report) {
 		return // only refreshed
 	}
 	data, err := json.Marshal(change)
+	if err == nil && len(data) > plugin.EventDataBytesMax {
+		change.Status.LastWords = nil // they are in the log
+		data, err = json.Marshal(change)
+	}
 	if err != nil {
 		r.Log.Error("a change of state cannot be encoded", "plugin", s.Plugin, "error", err)
 		return

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -40,6 +41,8 @@ const (
 	checkMax = 2 * time.Second
 	// checkKey is what readiness writes; no plugin can have that name.
 	checkKey = "_check"
+	// checkTriesMax: other daemons of the same bucket check, too.
+	checkTriesMax = 5
 )
 
 // Record is what is wanted of one plugin. Fields that a newer daemon wrote are
@@ -213,17 +216,39 @@ func failure(name string, err error) error {
 	return fmt.Errorf("plugin %s: %w: the bus refused it: %w", name, plugin.ErrUnavailable, err)
 }
 
-// Check writes to the bucket and reads back, for readiness, until ctx ends and for
-// at most two seconds.
+// Check writes to the bucket by compare-and-set, as Put does, and reads back, for
+// readiness, until ctx ends and for at most two seconds.
 func (s *Store) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkMax)
 	defer cancel()
-	revision, err := s.kv.Put(ctx, checkKey, nil)
-	if err == nil {
-		_, err = s.kv.GetRevision(ctx, checkKey, revision)
+	var err error
+	for range checkTriesMax {
+		if err = s.check(ctx); !errors.Is(err, jetstream.ErrKeyRevisionMismatch) && !errors.Is(err, jetstream.ErrKeyExists) {
+			break
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("bucket %s: %w: %w", bucket, plugin.ErrUnavailable, err)
 	}
 	return nil
+}
+
+func (s *Store) check(ctx context.Context) error {
+	text := strconv.FormatInt(time.Now().UnixNano(), 10)
+	was, err := s.kv.Get(ctx, checkKey)
+	var revision uint64
+	switch {
+	case err == nil:
+		revision, err = s.kv.Update(ctx, checkKey, []byte(text), was.Revision())
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		revision, err = s.kv.Create(ctx, checkKey, []byte(text))
+	}
+	if err != nil {
+		return err
+	}
+	back, err := s.kv.GetRevision(ctx, checkKey, revision)
+	if err == nil && string(back.Value()) != text {
+		err = errors.New("read something else than was written")
+	}
+	return err
 }

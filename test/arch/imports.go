@@ -13,6 +13,7 @@ var direction = []struct {
 	reason string
 }{
 	{"core/plugin", nil, "the vocabulary stands on the standard library alone, so that everybody can use it"},
+	{"core/health", []string{"core/plugin"}, "asks what it is given, and knows nobody"},
 	{"core/lifecycle", []string{"core/plugin"}, "the state machine is pure"},
 	{"core/grant", []string{"core/plugin"}, "decisions are pure"},
 	{"core/secret", []string{"core/plugin"}, "resolves references, knows nobody"},

@@ -17,6 +17,7 @@ import (
 	"github.com/patchbay-dev/patchbay/core/api"
 	"github.com/patchbay-dev/patchbay/core/bus"
 	"github.com/patchbay-dev/patchbay/core/dispatch"
+	"github.com/patchbay-dev/patchbay/core/health"
 	"github.com/patchbay-dev/patchbay/core/logs"
 	"github.com/patchbay-dev/patchbay/core/manifest"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -77,7 +78,7 @@ func (h *harness) newHouse(ctx context.Context, name string) (*house, error) {
 	}
 	o.addr = listener.Addr().String()
 	control := api.New(api.Deps{
-		Plugins: o.registry, Invoker: o.dispatch, Events: o.bus, Logs: o.logs, Parser: o.parser, Health: o,
+		Plugins: o.registry, Invoker: o.dispatch, Events: o.bus, Logs: o.logs, Parser: o.parser, Health: health.New(health.Question{Name: "bus", Ask: o.bus.Check}),
 		Token: benchToken, Log: log, AccessLog: io.Discard, Metrics: o.metrics,
 	})
 	o.start(o.bus.Run)
@@ -136,11 +137,6 @@ func (o *house) history(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogL
 func (o *house) invoked(r plugin.InvocationRecord) {
 	o.bus.Invoked(r)
 	o.metrics.Invoked(r)
-}
-
-// Check is for /readyz, which nobody asks here.
-func (o *house) Check(ctx context.Context) []api.Component {
-	return []api.Component{{Name: "bus", Err: o.bus.Check(ctx)}}
 }
 
 // apply applies one manifest and waits until it runs.

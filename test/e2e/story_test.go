@@ -164,6 +164,9 @@ func (s *story) end(t testscript.T) {
 		sub()
 	}
 	for name, d := range s.daemons {
+		if err := d.validate(); err != nil {
+			errs = append(errs, fmt.Errorf("daemon %s: %w", name, err))
+		}
 		if err := d.stop(); err != nil {
 			errs = append(errs, fmt.Errorf("daemon %s: %w", name, err))
 		}

@@ -4,7 +4,11 @@
 // ever added.
 package wire
 
-import "github.com/patchbay-dev/patchbay/core/plugin"
+import (
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
 
 // The query parameters, headers and media types that server and client share.
 const (
@@ -62,6 +66,20 @@ type StrayList struct {
 	Items []plugin.Stray `json:"items"`
 	// Problems say what could not be looked for, or removed.
 	Problems []string `json:"problems,omitempty" doc:"What could not be looked for, or removed."`
+}
+
+// EventTypeList is the catalogue of Patchbay's own events.
+type EventTypeList struct {
+	Items []EventType `json:"items"`
+}
+
+// EventType is one row of the catalogue.
+type EventType struct {
+	Type    string `json:"type"`
+	Since   string `json:"since" doc:"The version of Patchbay that told it first."`
+	Summary string `json:"summary"`
+	// Schema is of the event's data.
+	Schema plugin.RawJSON `json:"schema" doc:"JSON Schema (2020-12) of the event's data."`
 }
 
 // Files is several manifest files in one request.
@@ -146,4 +164,8 @@ type Component struct {
 	Name   string `json:"name"`
 	Ready  bool   `json:"ready"`
 	Detail string `json:"detail,omitempty" doc:"Why it is not ready."`
+	// Advisory, Since and LatencyMicros are told when verbose is asked for.
+	Advisory      bool       `json:"advisory,omitempty" doc:"The daemon does its work without it."`
+	Since         *time.Time `json:"since,omitempty" doc:"When it began to be so, as far as anybody asked."`
+	LatencyMicros int64      `json:"latencyMicros,omitempty" doc:"How long its answer took."`
 }

@@ -73,6 +73,52 @@ func eventServer(t *testing.T, token string, sequence int, end string) *httptest
 	return s
 }
 
+// TestEvents_thatCameEarlyDoNotComeAgain: events without an id, told while the
+// daemon's bus was down, are in the history of the next connection.
+func TestEvents_thatCameEarlyDoNotComeAgain(t *testing.T) {
+	asked := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		w.Header().Set("Content-Type", wire.SSEType)
+		tell := func(sequence, id int) {
+			if sequence > 0 {
+				fmt.Fprintf(w, "id: %d\n", sequence)
+			}
+			fmt.Fprintf(w, "data: {\"specversion\":\"1.0\",\"id\":\"%d\",\"type\":\"a\",\"source\":\"/x\",\"time\":\"2026-01-01T00:00:0%dZ\"}\n\n", id, id)
+		}
+		switch asked {
+		case 1:
+			tell(7, 1)
+			tell(0, 2)
+			tell(0, 3)
+		default:
+			if got := r.Header.Get("Last-Event-ID"); got != "7" {
+				t.Errorf("goes on after %q, want 7", got)
+			}
+			tell(8, 2)
+			tell(9, 4)
+			tell(10, 3)
+			tell(11, 5)
+			fmt.Fprint(w, "event: end\ndata: {}\n\n")
+		}
+	}))
+	defer s.Close()
+	c, err := New(Options{URL: s.URL, Token: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for e, err := range c.Events(t.Context(), EventOptions{Follow: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, e.ID)
+	}
+	if got := strings.Join(ids, " "); got != "1 2 3 4 5" || asked != 2 {
+		t.Errorf("got events %s by %d connections, want 1 to 5 by 2", got, asked)
+	}
+}
+
 func TestEvents_followTheDaemonToItsNewPort(t *testing.T) {
 	dir := t.TempDir()
 	write := func(url, token string) {

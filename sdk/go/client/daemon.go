@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/http"
+	"net/url"
 
 	"github.com/patchbay-dev/patchbay/core/api/wire"
 )
@@ -17,6 +18,13 @@ func (c *Client) Live(ctx context.Context) error {
 // ready is no error.
 func (c *Client) Ready(ctx context.Context) (wire.Readiness, error) {
 	return call[wire.Readiness](ctx, c, request{method: "GET", path: "/readyz", also: http.StatusServiceUnavailable})
+}
+
+// Health is Ready with more: what is good to know, such as each adapter, since when
+// each component is as it is, and how long its answer took.
+func (c *Client) Health(ctx context.Context) (wire.Readiness, error) {
+	q := url.Values{"verbose": []string{"true"}}
+	return call[wire.Readiness](ctx, c, request{method: "GET", path: "/readyz", query: q, also: http.StatusServiceUnavailable})
 }
 
 // Version says what is running.
@@ -39,6 +47,12 @@ func (c *Client) Metrics(ctx context.Context) ([]byte, error) { return c.ask(ctx
 
 // OpenAPI returns the OpenAPI document.
 func (c *Client) OpenAPI(ctx context.Context) ([]byte, error) { return c.ask(ctx, "/openapi.json") }
+
+// EventTypes returns the catalogue of Patchbay's own events, with their schemas.
+func (c *Client) EventTypes(ctx context.Context) ([]wire.EventType, error) {
+	list, err := call[wire.EventTypeList](ctx, c, request{method: "GET", path: "/v1/events/types"})
+	return list.Items, err
+}
 
 // Schema returns the JSON Schema of a manifest.
 func (c *Client) Schema(ctx context.Context) ([]byte, error) {

@@ -55,10 +55,10 @@ func (c *Client) events(ctx context.Context, path string, o EventOptions) iter.S
 	if o.After > 0 {
 		f.last = strconv.FormatUint(o.After, 10)
 	}
-	return follow(ctx, f, func(m message) (plugin.Event, time.Time, error) {
+	return follow(ctx, f, func(m message) (plugin.Event, place, error) {
 		var e plugin.Event
 		err := json.Unmarshal(m.data, &e)
-		return e, e.Time, err
+		return e, place{id: m.id, at: e.Time, name: e.Source + "#" + e.ID}, err
 	})
 }
 
@@ -80,11 +80,11 @@ func (c *Client) Logs(ctx context.Context, name string, o LogOptions) iter.Seq2[
 		q.Set("tail", strconv.Itoa(o.Tail))
 	}
 	f := following{client: c, path: pluginPath(name, "logs"), query: q, since: o.Since, last: o.After, follow: o.Follow}
-	return follow(ctx, f, func(m message) (plugin.LogLine, time.Time, error) {
+	return follow(ctx, f, func(m message) (plugin.LogLine, place, error) {
 		var l plugin.LogLine
 		err := json.Unmarshal(m.data, &l)
 		l.ID = m.id
-		return l, l.Time, err
+		return l, place{id: m.id, at: l.Time}, err
 	})
 }
 
@@ -100,6 +100,16 @@ type following struct {
 	// reached is true once a connection was made: a daemon that is not there at
 	// the start is not waited for. away is true from then on while none is.
 	reached, away bool
+	// early are the names of items that came before they were stored.
+	early earlyNames
+}
+
+// place is where an item stands: its id, empty when it is not stored yet, its time,
+// and a name that it keeps when it is stored, if it has one.
+type place struct {
+	id   string
+	at   time.Time
+	name string
 }
 
 func (f *following) request() request {
@@ -123,9 +133,10 @@ var errStopped = errors.New("stopped")
 
 // follow reads a stream and comes back after the last item when the connection
 // breaks.
-func follow[T any](ctx context.Context, f following, decode func(message) (T, time.Time, error)) iter.Seq2[T, error] {
+func follow[T any](ctx context.Context, f following, decode func(message) (T, place, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		f, began := f, time.Now() // each range over it begins anew
+		f.early = earlyNames{}
 		f.query = maps.Clone(f.query)
 		again := newRetry()
 		for {
@@ -135,7 +146,9 @@ func follow[T any](ctx context.Context, f following, decode func(message) (T, ti
 					return fmt.Errorf("stream: %w: %w", plugin.ErrInvalid, err)
 				}
 				again = newRetry()
-				f.passed(m.id, at)
+				if f.passed(at) {
+					return nil
+				}
 				if !yield(item, nil) {
 					return errStopped
 				}
@@ -155,13 +168,20 @@ func follow[T any](ctx context.Context, f following, decode func(message) (T, ti
 	}
 }
 
-// passed remembers where to go on.
-func (f *following) passed(id string, at time.Time) {
+// passed remembers where to go on, and reports whether the item came before: the
+// daemon tells events at once while its bus is down, and stores them later.
+func (f *following) passed(p place) (repeated bool) {
 	f.query.Del("tail") // it was for the beginning
-	f.last = id
-	if id == "" { // not stored yet: time is the second best place
-		f.since = at.Add(1)
+	switch {
+	case p.id != "":
+		f.last = p.id
+		return f.early.had(p)
+	case p.name != "":
+		f.early.add(p) // it will come again behind the last that was stored
+	default:
+		f.last, f.since = "", p.at.Add(1) // time is the second best place
 	}
+	return false
 }
 
 // comesBack reports whether to look for the daemon again after err, and says once

@@ -52,6 +52,11 @@ func TestVerbs(t *testing.T) {
 		{"logs since", "logs hello --since 10m -o json", "", 0, []string{`"message":"tail=\u001b`}, nil},
 		{"events", "events", "", 0, []string{"hello                running -> backoff: exited", "invoked: greet ok (2 times)", `com.acme.ripe {"n":1}`}, nil},
 		{"events of one", "events hello -o json", "", 0, []string{`"specversion":"1.0"`}, nil},
+		{"event types", "events --types", "", 0, []string{"dev.patchbay.plugin.state.v1   0.1.0   It changed.\n"}, nil},
+		{"event types with schemas", "events --types -o json", "", 0, []string{`"schema": {`}, nil},
+		{"event types of one", "events hello --types", "", 2, nil, []string{"--types"}},
+		{"health", "get health", "", 3, []string{"bus                 ready           90m     1.5ms     -\n", "disk                not ready       90m     0s        1 MiB is free", "adapter/container   not available"}, nil},
+		{"health as JSON", "get health -o json", "", 3, []string{`"ready": false`}, nil},
 		{"start", "start hello world", "", 0, []string{"plugin/hello running\nplugin/world running\n"}, nil},
 		{"stop", "stop hello", "", 0, []string{"plugin/hello stopped\n"}, nil},
 		{"start again", "start hello", "", 0, []string{"plugin/hello running\n"}, nil},
@@ -119,8 +124,8 @@ func TestVerbs_callTheirRoutes(t *testing.T) {
 	called := map[string]bool{}
 	for _, args := range []string{
 		"apply -f " + good, "get plugins", "get operations hello", "get instances hello", "describe plugin hello", "delete plugin hello",
-		"start hello", "stop hello", "restart hello", "wait hello", "invoke hello greet", "logs hello", "events", "events hello", "diff -f " + good,
-		"validate -f " + good, "gc --dry-run", "gc", "version",
+		"start hello", "stop hello", "restart hello", "wait hello", "invoke hello greet", "logs hello", "events", "events hello", "events --types",
+		"get health", "diff -f " + good, "validate -f " + good, "gc --dry-run", "gc", "version",
 	} {
 		d.asked = nil
 		if code, _, errs := patchbay(t, "", strings.Fields(args)...); code != 0 && code != exitDiffers || len(d.asked) == 0 {

@@ -9,12 +9,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/patchbay-dev/patchbay/core/api/wire"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 	"github.com/patchbay-dev/patchbay/sdk/go/client"
 )
 
 type eventsOptions struct {
-	follow              bool
+	follow, types       bool
 	since, kind, output string
 }
 
@@ -23,8 +24,8 @@ func (a *app) events() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "events [NAME]",
 		Short:             "Show what happened, to all plugins or to one",
-		Long:              "Show what happened. With -f it begins now, unless --since says otherwise.",
-		Example:           "  patchbay events -f\n  patchbay events hello --since 1h",
+		Long:              "Show what happened. With -f it begins now, unless --since says otherwise.\nWith --types show which events there are; with -o json with the JSON Schema of their data.",
+		Example:           "  patchbay events -f\n  patchbay events hello --since 1h -f\n  patchbay events --types",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completePlugins,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -35,6 +36,9 @@ func (a *app) events() *cobra.Command {
 			c, err := a.client()
 			if err != nil {
 				return err
+			}
+			if o.types {
+				return o.printTypes(cmd, args, c)
 			}
 			query := client.EventOptions{Type: o.kind, Since: since, Follow: o.follow}
 			found := c.Events(cmd.Context(), query)
@@ -54,9 +58,29 @@ func (a *app) events() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&o.follow, "follow", "f", false, "go on with what comes")
 	cmd.Flags().StringVar(&o.since, "since", "", "begin at this time (RFC 3339) or so long ago (10m)")
+	cmd.Flags().BoolVar(&o.types, "types", false, "show which events there are instead")
 	cmd.Flags().StringVar(&o.kind, "type", "", "only events of this type, such as "+plugin.EventState)
 	outputFlag(cmd, &o.output, "text", "json")
 	return cmd
+}
+
+// printTypes shows the catalogue of Patchbay's own events.
+func (o eventsOptions) printTypes(cmd *cobra.Command, args []string, c *client.Client) error {
+	if len(args) > 0 || o.follow || o.since != "" || o.kind != "" {
+		return usage("--types: it is of all events; leave out NAME, -f, --since and --type")
+	}
+	found, err := c.EventTypes(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if o.output == "json" {
+		return printJSON(cmd.OutOrStdout(), wire.EventTypeList{Items: found})
+	}
+	rows := [][]string{{"TYPE", "SINCE", "SUMMARY"}}
+	for _, t := range found {
+		rows = append(rows, []string{t.Type, t.Since, t.Summary})
+	}
+	return table(cmd.OutOrStdout(), rows)
 }
 
 func printEvent(out io.Writer, output string, e plugin.Event) error {
@@ -81,6 +105,8 @@ func eventText(e plugin.Event) string {
 		text = stoppedText(e.Data)
 	case plugin.EventInvocations:
 		text = invocationsText(e.Data)
+	case plugin.EventDropped:
+		text = droppedText(e.Data)
 	}
 	if text == "" {
 		text = e.Type + " " + string(e.Data)
@@ -114,6 +140,14 @@ func changeText(verb string, data plugin.RawJSON) string {
 		return ""
 	}
 	return fmt.Sprintf("%s: generation %d, revision %d, wanted %s", verb, c.Generation, c.Revision, c.Desired)
+}
+
+func droppedText(data plugin.RawJSON) string {
+	var d plugin.Dropped
+	if json.Unmarshal(data, &d) != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d events before this one were lost: the bus was down for too long", d.Dropped)
 }
 
 // invocationsText sums up a pack of invocations by operation and outcome.

@@ -49,6 +49,8 @@ func newDaemon(t *testing.T) *daemon {
 		"POST /v1/validate":                          d.validate,
 		"GET /v1/strays":                             d.strays,
 		"DELETE /v1/strays":                          d.strays,
+		"GET /v1/events/types":                       d.eventTypes,
+		"GET /readyz":                                d.ready,
 		"GET /version":                               d.version,
 	} {
 		mux.HandleFunc(pattern, answer)
@@ -71,6 +73,19 @@ func newDaemon(t *testing.T) *daemon {
 	t.Setenv("PATCHBAY_CONTEXT", "")
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	return d
+}
+
+func (d *daemon) eventTypes(w http.ResponseWriter, _ *http.Request) {
+	answer(w, wire.EventTypeList{Items: []wire.EventType{{Type: plugin.EventState, Since: "0.1.0", Summary: "It changed.", Schema: plugin.RawJSON(`{"type":"object"}`)}}})
+}
+
+func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
+	since := time.Now().Add(-90 * time.Minute)
+	w.WriteHeader(http.StatusServiceUnavailable)
+	answer(w, wire.Readiness{Components: []wire.Component{
+		{Name: "bus", Ready: true, Since: &since, LatencyMicros: 1500}, {Name: "disk", Detail: "1 MiB is free", Since: &since},
+		{Name: "adapter/container", Advisory: true, Detail: "no engine"},
+	}})
 }
 
 func tell(w http.ResponseWriter, p wire.Problem) {

@@ -17,6 +17,7 @@ import (
 	"github.com/patchbay-dev/patchbay/core/bus"
 	"github.com/patchbay-dev/patchbay/core/config"
 	"github.com/patchbay-dev/patchbay/core/dispatch"
+	"github.com/patchbay-dev/patchbay/core/health"
 	"github.com/patchbay-dev/patchbay/core/logs"
 	"github.com/patchbay-dev/patchbay/core/manifest"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -57,7 +58,7 @@ func Run(ctx context.Context, c *config.Config, version wire.Version) error {
 	}
 	defer d.bus.Close()
 	control := api.New(api.Deps{
-		Plugins: d.registry, Invoker: d.dispatch, Events: d.bus, Logs: d.logs, Parser: d.parser, Health: d, Strays: d.reconciler,
+		Plugins: d.registry, Invoker: d.dispatch, Events: d.bus, Logs: d.logs, Parser: d.parser, Health: d.checker, Strays: d.reconciler,
 		Token: folder.Token, Version: version, Log: log, AccessLog: access, Metrics: d.metrics,
 	})
 	if err := d.reconciler.Boot(ctx); err != nil {
@@ -85,6 +86,7 @@ type daemon struct {
 	dispatch   *dispatch.Dispatch
 	registry   reconcile.Registry
 	metrics    *api.Metrics
+	checker    *health.Checker
 }
 
 func build(ctx context.Context, c *config.Config, folder *config.Folder, log *slog.Logger) (d *daemon, err error) {
@@ -110,6 +112,7 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, log *sl
 	d.reconciler = reconcile.New(d.store, d.supervision(c, folder, all, log), folder.Node, d.bus.Event)
 	d.reconciler.Statuses = d.bus
 	d.dispatch = dispatch.New(d.reconciler, d.invoked)
+	d.checker = d.health(folder.Path, all)
 	d.registry = reconcile.Registry{Reconciler: d.reconciler, Dispatch: d.dispatch}
 	return d, nil
 }
@@ -149,7 +152,13 @@ func (d *daemon) invoked(r plugin.InvocationRecord) {
 	}
 }
 
-// Check tests what the daemon needs, for /readyz.
-func (d *daemon) Check(ctx context.Context) []api.Component {
-	return []api.Component{{Name: "bus", Err: d.bus.Check(ctx)}, {Name: "store", Err: d.store.Check(ctx)}}
+// health is what /readyz tells.
+func (d *daemon) health(folder string, all []plugin.Adapter) *health.Checker {
+	questions := []health.Question{
+		{Name: "bus", Ask: d.bus.Check}, {Name: "store", Ask: d.store.Check}, health.Disk(folder), health.Inodes(folder),
+	}
+	for _, a := range all {
+		questions = append(questions, health.Adapter(a))
+	}
+	return health.New(questions...)
 }
