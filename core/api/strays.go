@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -32,7 +33,7 @@ func strayList(strays []plugin.Stray, err error) wire.StrayList {
 		list.Items = []plugin.Stray{}
 	}
 	if err != nil {
-		list.Problems = []string{err.Error()}
+		list.Unknown = strings.Split(err.Error(), "\n")
 	}
 	return list
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,6 +44,7 @@ func of(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*story)
 // daemon is one `patchbay serve`.
 type daemon struct {
 	dir  string
+	keep bool // it leaves its plugins to the next one
 	cmd  *exec.Cmd
 	out  *transcript
 	gone chan struct{} // closed when it has been reaped
@@ -76,7 +78,7 @@ func (s *story) serve(name string, args, env []string) (*daemon, error) {
 	args = append([]string{"serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0"}, args...)
 	// The addresses of an earlier daemon must not be taken for this one's.
 	_ = os.Remove(filepath.Join(dir, wire.APIAddrFile))
-	d := &daemon{dir: dir, cmd: exec.Command(s.bin, args...), out: &transcript{}, gone: make(chan struct{})}
+	d := &daemon{dir: dir, keep: slices.Contains(args, "keep"), cmd: exec.Command(s.bin, args...), out: &transcript{}, gone: make(chan struct{})}
 	d.cmd.Env, d.cmd.Stdout, d.cmd.Stderr = env, d.out, d.out
 	if err := d.cmd.Start(); err != nil {
 		return nil, err
@@ -129,6 +131,9 @@ func (d *daemon) stop() error {
 	case <-d.gone:
 		if d.err != nil {
 			return fmt.Errorf("the daemon ended badly: %w\n%s", d.err, d.out)
+		}
+		if d.keep {
+			return nil
 		}
 		return d.tidy()
 	case <-time.After(stopMost):

@@ -64,8 +64,10 @@ type InstanceList struct {
 // StrayList is what earlier daemons left behind and nobody keeps.
 type StrayList struct {
 	Items []plugin.Stray `json:"items"`
-	// Problems say what could not be looked for, or removed.
-	Problems []string `json:"problems,omitempty" doc:"What could not be looked for, or removed."`
+	// Unknown says where nobody could look, such as at an engine that is away.
+	Unknown []string `json:"unknown,omitempty" doc:"Where nobody could look now, such as at an engine that is away."`
+	// Problems say what could not be removed.
+	Problems []string `json:"problems,omitempty" doc:"What could not be removed."`
 }
 
 // EventTypeList is the catalogue of Patchbay's own events.

@@ -45,6 +45,9 @@ touched: what cannot be proved is left alone.`,
 		if output == "table" {
 			fmt.Fprintf(cmd.ErrOrStderr(), "%d %s\n", len(list.Items), done)
 		}
+		for _, why := range list.Unknown {
+			fmt.Fprintf(cmd.ErrOrStderr(), "not looked at: %s\n", oneLine(why))
+		}
 		if len(list.Problems) > 0 {
 			return errors.New(strings.Join(list.Problems, "\n"))
 		}
