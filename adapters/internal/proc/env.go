@@ -17,12 +17,13 @@ import (
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Environ is the whole environment of a child: PATH, LANG, and the instance's
-// own folder as HOME and TMPDIR, then l.Env, which wins; sorted.
+// own folder as HOME and TMPDIR, then l.Env, which wins, and the mark; sorted.
 func Environ(l plugin.Launch) []string {
 	all := map[string]string{"PATH": defaultPath, "HOME": l.Dir, "TMPDIR": l.Dir, "LANG": "C.UTF-8"}
 	for name, value := range l.Env {
 		all[name] = value
 	}
+	all[markVariable] = Mark(l)
 	env := make([]string, 0, len(all))
 	for name, value := range all {
 		env = append(env, name+"="+value)

@@ -63,6 +63,20 @@ func play(role string) {
 			panic(err)
 		}
 		fmt.Println(p.Pid())
+	case "binding-daemon":
+		bindingDaemon()
+	case "escapes", "escapes-unmarked": // has a child in a session of its own
+		kid := exec.Command(os.Args[0])
+		kid.Env = []string{roleVar + "=block", markVariable + "=" + os.Getenv(markVariable)}
+		if role == "escapes-unmarked" {
+			kid.Env = kid.Env[:1]
+		}
+		kid.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := kid.Start(); err != nil {
+			panic(err)
+		}
+	case "leak", "leaking-child", "forks", "files", "burn", "where":
+		press(role)
 	case "look":
 		look()
 		os.Exit(0)

@@ -33,13 +33,16 @@ type Process struct {
 
 	mu     sync.Mutex
 	reaped bool // from here on the pid may be somebody else's
+	killed bool // by us
+
+	held holding // to its limits
 
 	stopping sync.Mutex // held by whoever walks the ladder
 }
 
 // adopt watches a child that was just started.
-func adopt(pid, pidfd int) *Process {
-	p := &Process{pid: pid, done: make(chan struct{}), gone: make(chan struct{})}
+func adopt(pid, pidfd int, held holding) *Process {
+	p := &Process{pid: pid, held: held, done: make(chan struct{}), gone: make(chan struct{})}
 	go p.reap(pidfd) // ends with the child
 	return p
 }
@@ -51,7 +54,7 @@ func (p *Process) Pid() int { return p.pid }
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Wait blocks until then; every caller gets the same answer. Whether memory ran
-// out is not known here: the child shares the daemon's memory group.
+// out is known where a group keeps the limit of it.
 func (p *Process) Wait() plugin.Exit {
 	<-p.done
 	return p.exit
@@ -65,6 +68,7 @@ func (p *Process) signal(s syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.reaped {
+		p.killed = p.killed || s == syscall.SIGKILL
 		_ = syscall.Kill(-p.pid, s)
 	}
 }
@@ -96,7 +100,11 @@ func parentOf(pid int) int { return readStat(strconv.Itoa(pid)).parent }
 type stat struct {
 	state         byte
 	parent, group int
+	start         uint64 // clock ticks since boot: with the boot's id it is never given twice to a pid
 }
+
+// startField is where proc(5) has the start time, counted from the state.
+const startField = 19
 
 func readStat(pid string) (s stat) {
 	text, err := os.ReadFile("/proc/" + pid + "/stat")
@@ -111,6 +119,9 @@ func readStat(pid string) (s stat) {
 	s.state = fields[0][0]
 	s.parent, _ = strconv.Atoi(string(fields[1]))
 	s.group, _ = strconv.Atoi(string(fields[2]))
+	if len(fields) > startField {
+		s.start, _ = strconv.ParseUint(string(fields[startField]), 10, 64)
+	}
 	return s
 }
 
@@ -122,11 +133,13 @@ func (p *Process) reap(pidfd int) {
 	_ = syscall.Kill(-p.pid, syscall.SIGKILL)
 	status, err := wait4(p.pid)
 	p.reaped = true
+	killed := p.killed
 	p.mu.Unlock()
 
-	p.exit = exitOf(status, err)
+	p.exit = p.held.explain(exitOf(status, err), killed)
 	close(p.done)
 	p.awaitGroup()
+	p.held.end()
 	close(p.gone)
 }
 

@@ -349,7 +349,7 @@ func TestAwaitExit_withoutPidfd(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = unix.Close(pidfd)
-	if got := adopt(pid, -1).Wait(); got.Code != 1 {
+	if got := adopt(pid, -1, holding{}).Wait(); got.Code != 1 {
 		t.Errorf("got %+v, want 1", got)
 	}
 }
@@ -371,8 +371,11 @@ func TestPeerPid(t *testing.T) {
 }
 
 func TestEnviron(t *testing.T) {
-	got := Environ(plugin.Launch{Dir: "/d", Env: map[string]string{"HOME": "/h", "A": "1"}})
-	want := "A=1 HOME=/h LANG=C.UTF-8 PATH=" + defaultPath + " TMPDIR=/d"
+	got := Environ(plugin.Launch{
+		ID: "p-1", Node: "n", Manifest: plugin.Manifest{Spec: plugin.Spec{Adapter: "provider"}},
+		Dir: "/d", Env: map[string]string{"HOME": "/h", "A": "1"},
+	})
+	want := "A=1 HOME=/h LANG=C.UTF-8 PATCHBAY_INSTANCE=n/provider/p-1 PATH=" + defaultPath + " TMPDIR=/d"
 	if strings.Join(got, " ") != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -39,6 +39,15 @@ type Spec struct {
 	// PrivateTmp is a folder that the child sees as /tmp; "" gives it the
 	// machine's. What Path, Dir and Args name below /tmp stays visible there.
 	PrivateTmp string
+	// Detached lets the child outlive the daemon: it gets a session of its own and
+	// no death signal, and its Handle finds it again.
+	Detached bool
+	// Limits are what the child is held to; InFlight and Payload are not for proc.
+	// Groups are named after the mark in Env. What this machine cannot keep is said
+	// by Process.Limits.
+	Limits plugin.Limits
+	// machine replaces this machine in tests.
+	machine *machine
 }
 
 // Start starts a child. It returns once the target itself is being executed. An
@@ -55,10 +64,12 @@ func Start(s Spec) (*Process, error) {
 	defer l.close()
 	pid, pidfd, err := l.fork()
 	if err != nil {
+		l.held.end()
 		return nil, fmt.Errorf("start %s: %w", s.Path, startError(err))
 	}
-	p := adopt(pid, pidfd)
-	if err := l.confirm(); err != nil {
+	bound := l.bind(s, pid)
+	p := adopt(pid, pidfd, l.held)
+	if err := errors.Join(bound, l.confirm()); err != nil {
 		p.Kill()
 		p.Wait()
 		return nil, fmt.Errorf("start %s: %w", s.Path, err)
@@ -91,18 +102,21 @@ type launch struct {
 	exe      *pinned    // set with a digest
 	helper   *os.File   // reading end of the helper's report
 	reportTo *os.File   // writing end, to be closed after the fork
+	held     holding    // to the limits
 }
 
 func (s Spec) prepare() (_ *launch, err error) {
 	l := &launch{path: s.Path, argv: append([]string{s.Path}, s.Args...)}
 	defer func() {
 		if err != nil {
+			l.held.end()
 			l.close()
 		}
 	}()
 	if err := l.open(s); err != nil {
 		return nil, err
 	}
+	l.held = s.hold()
 	if s.Digest != "" {
 		if l.exe, err = pin(s.Path, s.Digest); err != nil {
 			return nil, fmt.Errorf("start %s: %w", s.Path, err)
@@ -113,11 +127,19 @@ func (s Spec) prepare() (_ *launch, err error) {
 		Dir: s.Dir, Env: s.Env,
 		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}
+	if s.Detached {
+		l.attr.Sys = &syscall.SysProcAttr{Setsid: true} // also the leader of a group
+	}
 	if s.Env == nil {
 		l.attr.Env = []string{} // nil would mean the daemon's own
 	}
+	if s.PrivateTmp == "" && l.held.byFork() {
+		if err := l.intoGroup(); err != nil {
+			return nil, err
+		}
+	}
 	switch {
-	case s.PrivateTmp != "":
+	case s.PrivateTmp != "" || !l.held.byFork():
 		err = l.throughHelper(s)
 	case l.exe != nil && l.exe.script:
 		l.path = fmt.Sprintf("/proc/self/fd/%d", l.add(l.exe.file))
