@@ -159,14 +159,18 @@ type Budget struct {
 	Window   Duration `json:"window,omitempty" doc:"The window (default 10m)."`
 }
 
-// Limits is what a plugin may use. An adapter that cannot enforce a limit
-// refuses a manifest that sets it.
+// Limits is what a plugin may use. An adapter whose plugins cannot have a limit
+// refuses a manifest that sets it; one that this machine cannot keep is said in
+// the status of the instance, by Limited.
 type Limits struct {
-	Memory   Bytes   `json:"memory,omitempty" doc:"Memory, such as 256MiB."`
-	CPU      float64 `json:"cpu,omitempty" doc:"CPUs, such as 0.5." min:"0" max:"1024"`
-	Pids     int     `json:"pids,omitempty" doc:"Processes and threads." min:"0" max:"4194304"`
-	InFlight int     `json:"inFlight,omitempty" doc:"Invocations at the same time (default 64); more are answered busy." min:"0" max:"65536"`
-	Payload  Bytes   `json:"payload,omitempty" doc:"Bytes of one argument and of one result (default 16MiB, at most 64MiB)."`
+	Memory Bytes   `json:"memory,omitempty" doc:"Memory of all its processes, such as 256MiB."`
+	CPU    float64 `json:"cpu,omitempty" doc:"CPUs, such as 0.5." min:"0" max:"1024"`
+	Pids   int     `json:"pids,omitempty" doc:"Processes and threads." min:"0" max:"4194304"`
+	// OpenFiles: the least is what a program needs before it opens anything of its
+	// own, the most is what Linux allows by default (fs.nr_open).
+	OpenFiles int   `json:"openFiles,omitempty" doc:"Files and sockets that each of its processes may have open, such as 1024." min:"16" max:"1048576"`
+	InFlight  int   `json:"inFlight,omitempty" doc:"Invocations at the same time (default 64); more are answered busy." min:"0" max:"65536"`
+	Payload   Bytes `json:"payload,omitempty" doc:"Bytes of one argument and of one result (default 16MiB, at most 64MiB)."`
 }
 
 // Timeouts is how long Patchbay waits.

@@ -153,7 +153,7 @@ type Sweeper interface {
 
 // A Stray is something of an earlier life that belongs to nobody.
 type Stray struct {
-	// Kind is process, container, folder, socket or stream.
+	// Kind is process, container, folder, socket, stream or cgroup.
 	Kind string `json:"kind"`
 	// Name says which: a pid, a container's id, a path, a subject.
 	Name     string `json:"name"`

@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -39,8 +41,10 @@ type helperTask struct {
 	Report int      `json:"report"`           // descriptor for the one line that says what went wrong
 	Exe    int      `json:"exe,omitempty"`    // descriptor of a pinned executable; 0 = execute by path
 	Script bool     `json:"script,omitempty"` // the pinned executable is a script
-	Tmp    string   `json:"tmp"`              // to be seen as /tmp
+	Tmp    string   `json:"tmp,omitempty"`    // to be seen as /tmp; empty: the machine's
 	Keep   []string `json:"keep,omitempty"`   // folders below /tmp that stay visible
+	Limits []rlimit `json:"limits,omitempty"` // to be set
+	Join   []string `json:"join,omitempty"`   // files of groups to go into
 }
 
 // throughHelper rewrites the launch so that the daemon's own binary is executed
@@ -53,9 +57,12 @@ func (l *launch) throughHelper(s Spec) error {
 	}
 	l.owned = append(l.owned, r, w)
 	l.helper, l.reportTo = r, w
-	task := helperTask{Report: l.add(w), Tmp: s.PrivateTmp, Keep: s.belowTmp()}
+	task := helperTask{Report: l.add(w), Tmp: s.PrivateTmp, Limits: l.held.rlimits, Join: l.held.joins()}
 	if !s.Detached {
 		task.Parent = os.Getpid()
+	}
+	if s.PrivateTmp != "" {
+		task.Keep = s.belowTmp()
 	}
 	if l.exe != nil {
 		task.Exe, task.Script = l.add(l.exe.file), l.exe.script
@@ -66,6 +73,9 @@ func (l *launch) throughHelper(s Spec) error {
 	}
 	l.argv = append([]string{helperName, string(text)}, l.argv...)
 	l.path = "/proc/self/exe"
+	if s.PrivateTmp == "" {
+		return nil
+	}
 	l.attr.Sys.Cloneflags = syscall.CLONE_NEWNS
 	if os.Geteuid() != 0 {
 		l.attr.Sys.Cloneflags |= syscall.CLONE_NEWUSER
@@ -114,9 +124,13 @@ func readReport(r *os.File) error {
 
 // Child is the first statement of main and of every TestMain that starts
 // processes. In a process that [Start] made as its helper it never returns: it
-// mounts the private /tmp and becomes the target, or exits. In any other process
-// it returns at once.
+// mounts the private /tmp, goes into the groups that hold it and becomes the target,
+// or exits; nor does it return in the reaper of [Bind]. In any other process it
+// returns at once.
 func Child() {
+	if len(os.Args) > 0 && os.Args[0] == reaperName {
+		reap()
+	}
 	if len(os.Args) < 3 || os.Args[0] != helperName {
 		return
 	}
@@ -144,6 +158,9 @@ func (t helperTask) run(argv []string) error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
+	if err := t.confine(); err != nil {
+		return err
+	}
 	path := argv[0]
 	if t.Exe != 0 {
 		path = fmt.Sprintf("/proc/self/fd/%d", t.Exe)
@@ -170,9 +187,49 @@ func (t helperTask) bind() error {
 	return nil
 }
 
+// confine sets the limits and goes into the groups. It is the last before exec: a
+// limit of processes or of memory could be too small for the helper itself, which
+// therefore begins no thread in it.
+func (t helperTask) confine() error {
+	var groups []int
+	for _, file := range t.Join {
+		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		groups = append(groups, fd)
+	}
+	debug.SetGCPercent(-1)
+	self := []byte("0")
+	for _, limit := range t.Limits {
+		if err := limit.set(); err != nil {
+			return err
+		}
+	}
+	for i, fd := range groups {
+		if _, err := rawWrite(fd, self); err != nil {
+			return fmt.Errorf("%s: %w", t.Join[i], err)
+		}
+	}
+	return nil
+}
+
+// rawWrite does not tell the runtime that it may take long: it would begin another
+// thread.
+func rawWrite(fd int, text []byte) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&text[0])), uintptr(len(text)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
 // mount covers /tmp, in this mount namespace only, and shows the kept folders
 // through the cover.
 func (t helperTask) mount() error {
+	if t.Tmp == "" {
+		return nil
+	}
 	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}

@@ -71,7 +71,7 @@ func TestDigest_swap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := watch(pid, pidfd, "").Wait(); got.Code != 0 {
+	if got := watch(pid, pidfd, "", holding{}).Wait(); got.Code != 0 {
 		t.Errorf("got %+v, want the hashed program's 0", got)
 	}
 	if _, err := Start(Spec{Path: path, Digest: digestOf(t, "/bin/true")}); !errors.Is(err, plugin.ErrInvalid) {

@@ -26,6 +26,8 @@ type Handle struct {
 	Executable string `json:"executable"`
 	// Mark is what stands in its environment.
 	Mark string `json:"mark"`
+	// Cgroup is what holds it to its limits.
+	Cgroup Cgroup `json:"cgroup,omitzero"`
 }
 
 // Handle returns what Adopt needs. It is for a detached process that has not
@@ -45,7 +47,7 @@ func (p *Process) Handle() (Handle, error) {
 	if p.reaped || s.start == 0 {
 		return Handle{}, fmt.Errorf("handle: %w: process %d has ended", plugin.ErrUnavailable, p.pid)
 	}
-	return Handle{Pid: p.pid, Boot: boot, Start: s.start, Executable: p.executable, Mark: p.mark}, nil
+	return Handle{Pid: p.pid, Boot: boot, Start: s.start, Executable: p.executable, Mark: p.mark, Cgroup: p.held.Cgroup}, nil
 }
 
 func bootID() (string, error) {
@@ -70,12 +72,18 @@ func Adopt(h Handle) (*Process, error) {
 		}
 		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrNotFound, err)
 	}
+	held, err := h.Cgroup.Open()
+	if err != nil {
+		_ = unix.Close(pidfd)
+		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrNotFound, err)
+	}
 	own, err := unix.FcntlInt(uintptr(pidfd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		_ = unix.Close(pidfd)
 		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrUnavailable, err)
 	}
 	p := newProcess(h.Pid, pidfd, h.Mark)
+	p.held.Cgroup = held
 	p.executable, p.learnt = h.Executable, make(chan struct{})
 	close(p.learnt)
 	go p.seeEnd(own, h.Start) // ends with the process, or with Leave

@@ -77,13 +77,20 @@ func play(role string) {
 		if err := json.NewEncoder(os.Stdout).Encode(h); err != nil {
 			panic(err)
 		}
-	case "escapes": // has a child in a session of its own
+	case "binding-daemon":
+		bindingDaemon()
+	case "escapes", "escapes-unmarked": // has a child in a session of its own
 		kid := exec.Command(os.Args[0])
 		kid.Env = []string{roleVar + "=block", markVariable + "=" + os.Getenv(markVariable)}
+		if role == "escapes-unmarked" {
+			kid.Env = kid.Env[:1]
+		}
 		kid.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := kid.Start(); err != nil {
 			panic(err)
 		}
+	case "leak", "leaking-child", "forks", "files", "burn", "where":
+		press(role)
 	case "look":
 		look()
 		os.Exit(0)

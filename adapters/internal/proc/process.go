@@ -37,6 +37,9 @@ type Process struct {
 
 	mu     sync.Mutex
 	reaped bool // from here on the pid may be somebody else's
+	killed bool // by us
+
+	held holding // to its limits
 
 	stopping sync.Mutex // held by whoever walks the ladder
 	steps    ladder     // that the walk had
@@ -55,8 +58,9 @@ func newProcess(pid, pidfd int, mark string) *Process {
 }
 
 // watch takes over a child that was just started.
-func watch(pid, pidfd int, mark string) *Process {
+func watch(pid, pidfd int, mark string, held holding) *Process {
 	p := newProcess(pid, pidfd, mark)
+	p.held = held
 	go p.reap() // ends with the child, or with Leave
 	return p
 }
@@ -68,7 +72,7 @@ func (p *Process) Pid() int { return p.pid }
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Wait blocks until then; every caller gets the same answer. Whether memory ran
-// out is not known here: the child shares the daemon's memory group.
+// out is known where a group keeps the limit of it.
 func (p *Process) Wait() plugin.Exit {
 	<-p.done
 	return p.exit
@@ -82,6 +86,7 @@ func (p *Process) signal(s syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.reaped {
+		p.killed = p.killed || s == syscall.SIGKILL
 		_ = syscall.Kill(-p.pid, s)
 	}
 }
@@ -149,12 +154,14 @@ func (p *Process) reap() {
 	_ = syscall.Kill(-p.pid, syscall.SIGKILL)
 	status, err := wait4(p.pid)
 	p.reaped = true
+	killed := p.killed
 	p.mu.Unlock()
 
-	p.exit = exitOf(status, err)
+	p.exit = p.held.explain(exitOf(status, err), killed)
 	close(p.done)
 	killMarked(p.mark) // what left the group
 	p.awaitGroup()
+	p.held.end()
 	close(p.gone)
 }
 
@@ -168,12 +175,14 @@ func (p *Process) seeEnd(own int, start uint64) {
 	}
 	p.mu.Lock()
 	p.reaped = true
+	killed := p.killed
 	p.mu.Unlock()
-	p.exit = exitOfOther(own)
+	p.exit = p.held.explain(exitOfOther(own), killed)
 	close(p.done)
 	killMarked(p.mark)
 	p.killGroup(start)
 	p.awaitGroup()
+	p.held.end()
 	close(p.gone)
 }
 

@@ -349,7 +349,7 @@ func TestAwaitEnd_withoutPidfd(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = unix.Close(pidfd)
-	if got := watch(pid, -1, "").Wait(); got.Code != 1 {
+	if got := watch(pid, -1, "", holding{}).Wait(); got.Code != 1 {
 		t.Errorf("got %+v, want 1", got)
 	}
 }

@@ -42,6 +42,12 @@ type Spec struct {
 	// Detached lets the child outlive the daemon: it gets no death signal, and its
 	// Handle finds it again.
 	Detached bool
+	// Limits are what the child is held to; InFlight and Payload are not for proc.
+	// Groups are named after the mark in Env. What this machine cannot keep is said
+	// by Process.Limits.
+	Limits plugin.Limits
+	// machine replaces this machine in tests.
+	machine *machine
 }
 
 // Start starts a child. It returns once the target itself is being executed. An
@@ -59,10 +65,12 @@ func Start(s Spec) (*Process, error) {
 	defer l.close()
 	pid, pidfd, err := l.fork()
 	if err != nil {
+		l.held.end()
 		return nil, fmt.Errorf("start %s: %w", s.Path, startError(err))
 	}
-	p := watch(pid, pidfd, markOf(s.Env))
-	if err := l.confirm(); err != nil {
+	bound := l.bind(s, pid)
+	p := watch(pid, pidfd, markOf(s.Env), l.held)
+	if err := errors.Join(bound, l.confirm()); err != nil {
 		p.Kill()
 		p.Wait()
 		return nil, fmt.Errorf("start %s: %w", s.Path, err)
@@ -98,18 +106,21 @@ type launch struct {
 	exe      *pinned    // set with a digest
 	helper   *os.File   // reading end of the helper's report
 	reportTo *os.File   // writing end, to be closed after the fork
+	held     holding    // to the limits
 }
 
 func (s Spec) prepare() (_ *launch, err error) {
 	l := &launch{path: s.Path, argv: append([]string{s.Path}, s.Args...)}
 	defer func() {
 		if err != nil {
+			l.held.end()
 			l.close()
 		}
 	}()
 	if err := l.open(s); err != nil {
 		return nil, err
 	}
+	l.held = s.hold()
 	if s.Digest != "" {
 		if l.exe, err = pin(s.Path, s.Digest); err != nil {
 			return nil, fmt.Errorf("start %s: %w", s.Path, err)
@@ -128,8 +139,13 @@ func (s Spec) prepare() (_ *launch, err error) {
 	if s.Env == nil {
 		l.attr.Env = []string{} // nil would mean the daemon's own
 	}
+	if s.PrivateTmp == "" && l.held.byFork() {
+		if err := l.intoGroup(); err != nil {
+			return nil, err
+		}
+	}
 	switch {
-	case s.PrivateTmp != "":
+	case s.PrivateTmp != "" || !l.held.byFork():
 		err = l.throughHelper(s)
 	case l.exe != nil && l.exe.script:
 		l.path = fmt.Sprintf("/proc/self/fd/%d", l.add(l.exe.file))
