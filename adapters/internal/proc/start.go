@@ -72,7 +72,7 @@ func Start(s Spec) (*Process, error) {
 	p := watch(pid, pidfd, markOf(s.Env), l.held)
 	if err := errors.Join(bound, l.confirm()); err != nil {
 		p.Kill()
-		p.Wait()
+		<-p.gone // with its groups
 		return nil, fmt.Errorf("start %s: %w", s.Path, err)
 	}
 	if s.Detached {
