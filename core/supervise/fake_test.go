@@ -182,7 +182,8 @@ type world struct {
 	plugin  *supervise.Plugin
 	want    supervise.Want
 	changes chan plugin.StateChange
-	told    sync.Map // the newest status told, of either kind; key ""
+	forgot  chan string // instances
+	told    sync.Map    // the newest status told, of either kind; key ""
 	runDir  string
 	end     context.CancelFunc
 	done    chan struct{}
@@ -197,7 +198,7 @@ func newWorld(t *testing.T, spec string, launch func(context.Context, plugin.Lau
 // noSecret says why.
 func newWorldWithSecrets(t *testing.T, spec string, noSecret *atomic.Pointer[error], launch func(context.Context, plugin.Launch, *instance) error) *world {
 	t.Helper()
-	w := &world{t: t, adapter: &adapter{launch: launch}, changes: make(chan plugin.StateChange, 1000), runDir: t.TempDir(), done: make(chan struct{})}
+	w := &world{t: t, adapter: &adapter{launch: launch}, changes: make(chan plugin.StateChange, 1000), forgot: make(chan string, 1000), runDir: t.TempDir(), done: make(chan struct{})}
 	w.want = supervise.Want{Manifest: manifest(t, spec), Generation: 1, Desired: plugin.DesiredRunning, Launch: "1"}
 	deps := &supervise.Deps{
 		Adapters: map[string]plugin.Adapter{"fake": w.adapter},
@@ -210,7 +211,7 @@ func newWorldWithSecrets(t *testing.T, spec string, noSecret *atomic.Pointer[err
 		},
 		Changed:   func(c plugin.StateChange) { w.told.Store("", c.Status); w.changes <- c },
 		Refreshed: func(s plugin.Status) { w.told.Store("", s) },
-		Forget:    func(string, string) {},
+		Forget:    func(_, instance string) { w.forgot <- instance },
 		Host:      func(string) plugin.Host { return nil },
 		OpenPipe:  func(plugin.Stream) (supervise.Pipe, error) { return &pipe{}, nil },
 		RunDir:    w.runDir,

@@ -95,6 +95,7 @@ type Plugin struct {
 	want atomic.Pointer[Want] // set under mu
 
 	telling  sync.Mutex // held until a change is told, so that none overtakes another; before mu
+	told     string     // the instance last told of; guarded by telling
 	mu       sync.Mutex
 	status   plugin.Status
 	streams  []*stream
@@ -253,6 +254,7 @@ func (p *Plugin) to(cause lifecycle.Cause, edit func(*plugin.Status)) {
 		p.changed = nil
 	}
 	p.mu.Unlock()
+	p.told = change.Status.Instance
 	p.deps.Changed(change)
 }
 
@@ -264,6 +266,7 @@ func (p *Plugin) refresh(edit func(*plugin.Status)) {
 	edit(&p.status)
 	status := p.statusLocked()
 	p.mu.Unlock()
+	p.told = status.Instance
 	p.deps.Refreshed(status)
 }
 
