@@ -41,7 +41,7 @@ func startDemo(t *testing.T, mode string) *demo {
 	d.cmd.Env = append(os.Environ(), "DEMO_BIN="+os.Getenv(binName), "DEMO_DATA_DIR="+d.data, "TMPDIR="+d.temp, "NO_COLOR=1",
 		"DOCKER_HOST=unix://"+filepath.Join(dir, "none.sock"), "PATCHBAY_LISTEN=127.0.0.1:0", "PATCHBAY_NATS_LISTEN=127.0.0.1:0")
 	d.cmd.Stdout, d.cmd.Stderr = d.out, d.out
-	d.cmd.WaitDelay = stopMost // should something hold its output
+	d.cmd.WaitDelay = stopMost                              // should something hold its output
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C goes to the group
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
