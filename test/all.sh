@@ -34,22 +34,15 @@ eval "$vars"
 trap '$ENSURE_DOCKER_STOP 2>bin/engine-stop.log || cat bin/engine-stop.log >&2' EXIT
 test/ensure-docker.sh image
 
-# What the suite may not leave behind: plugins and daemons, containers, run
-# folders and sockets. Printed one per line; nothing when all is well.
-left() {
-	ps -eo pid=,args= | grep -E "$root/bin/(patchbay|plugins/)|/tmp/go-build[0-9]+/|/tmp/Test[A-Za-z_]+[0-9]+/" | grep -v grep || true
-	find /tmp -maxdepth 1 \( -name 'patchbay-*' -o -name '*.ipc' -o -name 'plugin[0-9]*' \) 2>/dev/null || true
-	curl -fsS --unix-socket "${DOCKER_HOST#unix://}" 'http://docker/containers/json?all=true&filters=%7B%22label%22%3A%5B%22dev.patchbay.node%22%5D%7D' |
-		grep -oE '"Id":"[0-9a-f]{12}' | sed 's/"Id":"/container /' || true
-}
-before=$(left)
+before=$(test/left.sh)
 
 failed=0
 test/fuzz.sh "${FUZZ_RUNS:-30000}" || failed=1
 (cd test/upstream && "$go" test -race -timeout "$timeout" ./...) || failed=1
 # The daemon of the stories has the race detector too.
 E2E_RACE=1 "$go" test -race -timeout "$timeout" ./... || failed=1
-new=$(comm -13 <(sort <<<"$before") <(left | sort))
+after=$(test/left.sh)
+new=$(comm -13 <(sort <<<"$before") <(sort <<<"$after"))
 if [ -n "$new" ]; then
 	say "the suite left these behind:"
 	echo "$new" >&2

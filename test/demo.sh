@@ -6,12 +6,13 @@
 #
 # stay keeps its data in .patchbay and serves on the default ports until Ctrl-C
 # (PATCHBAY_LISTEN and PATCHBAY_NATS_LISTEN choose others); exit uses a folder of
-# its own and free ports, so that it can run beside anything.
+# its own and free ports, so that it can run beside anything. DEMO_BIN chooses
+# another folder with the binary, DEMO_DATA_DIR another one for stay's data.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 mode=${1:-stay}
-PATH=$PWD/bin:$PATH
+PATH=${DEMO_BIN:-$PWD/bin}:$PATH
 examples=manifests/examples
 start_seconds=20  # until the daemon answers: a second on a quiet machine
 settle_seconds=30 # until every plugin runs or says why not: the default start timeout twice
@@ -25,7 +26,7 @@ if [ "$mode" = exit ]; then
 	data=$(mktemp -d "${TMPDIR:-/tmp}/patchbay-demo.XXXXXX")
 	export PATCHBAY_LISTEN=127.0.0.1:0 PATCHBAY_NATS_LISTEN=127.0.0.1:0
 else
-	data=$PWD/.patchbay
+	data=${DEMO_DATA_DIR:-$PWD/.patchbay}
 	mkdir -p "$data"
 fi
 export PATCHBAY_DATA_DIR=$data

@@ -4,7 +4,8 @@
 #   eval "$(test/ensure-docker.sh start)"   an engine that answers; sets DOCKER_HOST and
 #                                           ENSURE_DOCKER_STOP (what to run at the end)
 #   test/ensure-docker.sh run CMD...        the same around one command
-#   eval "$(test/ensure-docker.sh find)"    only if one answers already; else says why not, exit 1
+#   eval "$(test/ensure-docker.sh find)"    only if one answers already, and that of DOCKER_HOST
+#                                           only if it is set; else says why not, exit 1
 #   test/ensure-docker.sh image [TAG]       build the test image on the engine that answers
 #   test/ensure-docker.sh stop              end the engine that start began, leave nothing of it
 #
@@ -179,6 +180,9 @@ case "${1:-}" in
 start) start ;;
 find)
 	prepare
+	if [ -n "${DOCKER_HOST:-}" ] && ! engine -host "$DOCKER_HOST" ping 2>/dev/null; then
+		die "no Docker engine answers at DOCKER_HOST, $DOCKER_HOST"
+	fi
 	host=$(answering) || die "no Docker engine answers (DOCKER_HOST, /var/run/docker.sock): test/ensure-docker.sh start gets one"
 	exports "$host" :
 	;;

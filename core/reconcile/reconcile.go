@@ -27,8 +27,8 @@ const resyncEvery = 5 * time.Minute
 // Store is where manifests are applied: core/store.
 type Store interface {
 	Get(name string) (store.Record, bool)
-	// List returns all records, sorted by name. It is shared: read only.
-	List() []store.Record
+	// List returns all records, sorted by name. They are shared: read only.
+	List() []*store.Record
 	Put(ctx context.Context, r store.Record, expect store.Expect) (store.Record, error)
 	Delete(ctx context.Context, name string, expect store.Expect) error
 	// Watch tells names that changed, until ctx ends.
@@ -58,9 +58,11 @@ type Reconciler struct {
 type entry struct {
 	plugin *supervise.Plugin
 	end    func()
-	// record is what the supervisor was told last, launches how often that
-	// asked for a new instance. Both belong to Run's goroutine.
-	record   store.Record
+	// revision and restart are of the record that the supervisor was told last,
+	// launches how often that asked for a new instance. They belong to Run's
+	// goroutine. The manifest is the supervisor's: ten thousand copies are many.
+	revision uint64
+	restart  int64
 	launches int
 }
 
@@ -151,8 +153,8 @@ func (r *Reconciler) reapFound(ctx context.Context) {
 
 func (r *Reconciler) start(ctx context.Context, name string, record store.Record) {
 	own, end := context.WithCancelCause(ctx)
-	e := &entry{end: func() { end(supervise.ErrDeleted) }, record: record}
-	e.plugin = supervise.New(r.deps, e.want())
+	e := &entry{end: func() { end(supervise.ErrDeleted) }, revision: record.Revision, restart: record.Restart}
+	e.plugin = supervise.New(r.deps, e.want(record))
 	e.plugin.Expect(r.takeFound(name, record))
 	r.entries.Store(name, e)
 	r.running.Go(func() { // ends with own: Run waits
@@ -174,20 +176,20 @@ func (r *Reconciler) forget(name string) {
 
 // set hands a changed record to the supervisor.
 func (e *entry) set(record store.Record) {
-	if record.Revision == e.record.Revision {
+	if record.Revision == e.revision {
 		return
 	}
-	if record.Restart != e.record.Restart || restarts(e.record.Manifest, record.Manifest) {
+	if record.Restart != e.restart || restarts(e.plugin.Wanted().Manifest, record.Manifest) {
 		e.launches++
 	}
-	e.record = record
-	e.plugin.Set(e.want())
+	e.revision, e.restart = record.Revision, record.Restart
+	e.plugin.Set(e.want(record))
 }
 
-func (e *entry) want() supervise.Want {
+func (e *entry) want(record store.Record) supervise.Want {
 	return supervise.Want{
-		Manifest: e.record.Manifest.WithDefaults(), Generation: e.record.Generation,
-		Desired: e.record.Desired, Launch: strconv.Itoa(e.launches), Restart: e.record.Restart,
+		Manifest: record.Manifest.WithDefaults(), Generation: record.Generation,
+		Desired: record.Desired, Launch: strconv.Itoa(e.launches), Restart: record.Restart,
 	}
 }
 

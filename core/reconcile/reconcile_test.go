@@ -42,14 +42,14 @@ func (s *memoryStore) Get(name string) (store.Record, bool) {
 	return r, ok
 }
 
-func (s *memoryStore) List() []store.Record {
+func (s *memoryStore) List() []*store.Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]store.Record, 0, len(s.records))
+	out := make([]*store.Record, 0, len(s.records))
 	for _, r := range s.records {
-		out = append(out, r)
+		out = append(out, &r)
 	}
-	slices.SortFunc(out, func(a, b store.Record) int {
+	slices.SortFunc(out, func(a, b *store.Record) int {
 		if a.Manifest.Metadata.Name < b.Manifest.Metadata.Name {
 			return -1
 		}

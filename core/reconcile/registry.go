@@ -65,7 +65,7 @@ func (r Registry) List(after string, limit int, match func(map[string]string) bo
 		if len(page) == limit {
 			return page, page[limit-1].Metadata.Name
 		}
-		page = append(page, r.resource(record))
+		page = append(page, r.resource(*record))
 	}
 	return page, ""
 }

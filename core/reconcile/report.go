@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -17,11 +18,18 @@ const changesPendingMax = 4096
 
 // A storm is the boot of very many plugins: stormChanges of them, and then
 // stormOver without any. What it used is given back then; an idle daemon would
-// not collect it for minutes.
+// not collect it for minutes. It is given back once more after stormCold, when
+// the bus has let go of what it keeps for a while: buffers of files for 10 s, the
+// ids of events for 30 s.
 const (
 	stormChanges = 1000
 	stormOver    = 3 * time.Second
+	stormCold    = 32 * time.Second
 )
+
+// poolGenerations is how many collections it takes until nothing is left of what
+// a sync.Pool was given after the first of them, by a cleanup.
+const poolGenerations = 3
 
 // Reporter tells the bus and the log what supervisors tell it, in order, on a
 // goroutine of its own: encoding needs a stack that ten thousand supervisors
@@ -79,6 +87,9 @@ func (r *Reporter) Run(ctx context.Context) error {
 	defer close(r.ended)
 	quiet := time.NewTimer(stormOver)
 	defer quiet.Stop()
+	cold := time.NewTimer(stormCold)
+	defer cold.Stop()
+	cold.Stop()
 	for told := 0; ; {
 		select {
 		case change := <-r.changes:
@@ -87,9 +98,12 @@ func (r *Reporter) Run(ctx context.Context) error {
 			quiet.Reset(stormOver)
 		case <-quiet.C:
 			if told >= stormChanges {
-				debug.FreeOSMemory()
+				giveBack()
+				cold.Reset(stormCold)
 			}
 			told = 0
+		case <-cold.C:
+			giveBack()
 		case <-ctx.Done():
 			for len(r.changes) > 0 {
 				r.tell(<-r.changes)
@@ -97,6 +111,14 @@ func (r *Reporter) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// giveBack returns to the system what nobody uses.
+func giveBack() {
+	for range poolGenerations {
+		runtime.GC()
+	}
+	debug.FreeOSMemory()
 }
 
 // level says how much an operator cares that a plugin came into a state.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
 	"github.com/patchbay-dev/patchbay/core/reconcile"
@@ -62,4 +64,37 @@ func TestReporter_tellsHowAStopWent(t *testing.T) {
 	if err := json.Unmarshal(got[1].Data, &told); err != nil || told.DurationMillis != 7 || told.Steps[0] != stop.Steps[0] {
 		t.Errorf("got %s %v", got[1].Data, err)
 	}
+}
+
+func TestReporter_givesMemoryBackAfterAStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := reconcile.NewReporter("n", func(plugin.Status) {}, func(plugin.Event) {}, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- r.Run(ctx) }() // ends with ctx
+		forced := func(after time.Duration) uint32 {
+			<-time.After(after) // synctest's clock
+			synctest.Wait()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.NumForcedGC
+		}
+		before := forced(0)
+		for range 1000 {
+			r.Changed(plugin.StateChange{})
+		}
+		over := forced(4 * time.Second)
+		cold := forced(40 * time.Second)
+		if over == before || cold == over {
+			t.Errorf("collections: %d before, %d after the storm, %d when the bus is cold; want more each time", before, over, cold)
+		}
+		r.Changed(plugin.StateChange{})
+		if got := forced(time.Minute); got != cold {
+			t.Errorf("one change: %d collections, want none", got-cold)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }

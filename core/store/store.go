@@ -84,8 +84,8 @@ type Store struct {
 	kv  jetstream.KeyValue
 
 	mu       sync.Mutex
-	records  map[string]entry
-	sorted   []Record // nil: to be made again
+	records  map[string]*entry // replaced, never changed
+	sorted   []*Record         // nil: to be made again
 	watchers map[*watcher]struct{}
 }
 
@@ -103,7 +103,7 @@ func Open(ctx context.Context, b *bus.Bus) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{bus: b, kv: kv, records: map[string]entry{}, watchers: map[*watcher]struct{}{}}
+	s := &Store{bus: b, kv: kv, records: map[string]*entry{}, watchers: map[*watcher]struct{}{}}
 	w, err := s.sync(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w: %w", plugin.ErrUnavailable, err)
@@ -117,21 +117,25 @@ func (s *Store) Get(name string) (Record, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.records[name]
-	return e.Record, ok && !e.deleted
+	if !ok || e.deleted {
+		return Record{}, false
+	}
+	return e.Record, true
 }
 
-// List returns all records, sorted by name. The slice is shared: do not change it.
-func (s *Store) List() []Record {
+// List returns all records, sorted by name. They are shared: do not change them,
+// nor the slice.
+func (s *Store) List() []*Record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sorted == nil {
-		s.sorted = make([]Record, 0, len(s.records))
+		s.sorted = make([]*Record, 0, len(s.records))
 		for _, e := range s.records {
 			if !e.deleted {
-				s.sorted = append(s.sorted, e.Record)
+				s.sorted = append(s.sorted, &e.Record)
 			}
 		}
-		slices.SortFunc(s.sorted, func(a, b Record) int { return strings.Compare(a.Name(), b.Name()) })
+		slices.SortFunc(s.sorted, func(a, b *Record) int { return strings.Compare(a.Name(), b.Name()) })
 	}
 	return s.sorted
 }
@@ -160,7 +164,7 @@ func (s *Store) Put(ctx context.Context, r Record, expect Expect) (Record, error
 	if err != nil {
 		return Record{}, failure(name, err)
 	}
-	s.apply(name, entry{Record: r}, false)
+	s.apply(name, &entry{Record: r}, false)
 	return r, nil
 }
 
@@ -179,7 +183,7 @@ func (s *Store) Delete(ctx context.Context, name string, expect Expect) error {
 	if err != nil {
 		return failure(name, err)
 	}
-	s.apply(name, entry{Record: Record{Revision: revision}, deleted: true}, false)
+	s.apply(name, &entry{Record: Record{Revision: revision}, deleted: true}, false)
 	return nil
 }
 

@@ -179,6 +179,22 @@ func TestOpen_seesWhatWasPut(t *testing.T) {
 	}
 }
 
+func TestSeen_knownRevisionIsNotDecodedAgain(t *testing.T) {
+	b := openBus(t, bus.Options{})
+	s, err := Open(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, record("a", 1), Any())
+	known, err := s.kv.Get(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(100, func() { s.seen(known) }); n != 0 {
+		t.Errorf("a resync allocates %v times for a record that it has, want none", n)
+	}
+}
+
 func TestOpen_newerFieldsAndRubbish(t *testing.T) {
 	b := openBus(t, bus.Options{})
 	s := open(t, b)

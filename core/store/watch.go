@@ -164,8 +164,12 @@ func (s *Store) seen(u jetstream.KeyValueEntry) {
 	if !plugin.ValidName(u.Key()) {
 		return // readiness, or something that is not ours
 	}
-	e := entry{Record: Record{Revision: u.Revision()}, deleted: u.Operation() != jetstream.KeyValuePut}
-	if !e.deleted {
+	deleted := u.Operation() != jetstream.KeyValuePut
+	if !deleted && s.has(u.Key(), u.Revision()) {
+		return // a resync need not decode it again
+	}
+	e := &entry{Record: Record{Revision: u.Revision()}, deleted: deleted}
+	if !deleted {
 		if err := json.Unmarshal(u.Value(), &e.Record); err != nil || e.Name() != u.Key() {
 			s.bus.Log().Error("a record cannot be read; it is left alone", "plugin", u.Key(), "revision", u.Revision(), "why", err)
 			return
@@ -175,9 +179,16 @@ func (s *Store) seen(u jetstream.KeyValueEntry) {
 	s.apply(u.Key(), e, true)
 }
 
+func (s *Store) has(name string, revision uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.records[name]
+	return ok && e.Revision == revision
+}
+
 // apply puts what is newer into the cache. Only the watch may let go of a
 // deletion: it will not bring up anything older.
-func (s *Store) apply(name string, e entry, fromWatch bool) {
+func (s *Store) apply(name string, e *entry, fromWatch bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	have, ok := s.records[name]

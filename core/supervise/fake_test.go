@@ -192,6 +192,7 @@ type world struct {
 	asked   atomic.Pointer[string] // the subject of the last request on the bus
 	starts  chan struct{}          // launches under way
 	silent  atomic.Bool            // nobody answers there
+	forgot  chan string            // instances
 	told    sync.Map               // the newest status told, of either kind; key ""
 	runDir  string
 	end     context.CancelFunc
@@ -207,7 +208,10 @@ func newWorld(t *testing.T, spec string, launch func(context.Context, plugin.Lau
 // noSecret says why.
 func newWorldWithSecrets(t *testing.T, spec string, noSecret *atomic.Pointer[error], launch func(context.Context, plugin.Launch, *instance) error) *world {
 	t.Helper()
-	w := &world{t: t, adapter: &adapter{launch: launch}, changes: make(chan plugin.StateChange, 1000), runDir: t.TempDir(), done: make(chan struct{}), starts: make(chan struct{}, 4)}
+	w := &world{
+		t: t, adapter: &adapter{launch: launch}, changes: make(chan plugin.StateChange, 1000), forgot: make(chan string, 1000),
+		runDir: t.TempDir(), done: make(chan struct{}), starts: make(chan struct{}, 4),
+	}
 	w.want = supervise.Want{Manifest: manifest(t, spec), Generation: 1, Desired: plugin.DesiredRunning, Launch: "1"}
 	deps := &supervise.Deps{
 		Adapters: map[string]plugin.Adapter{"fake": w.adapter},
@@ -220,7 +224,7 @@ func newWorldWithSecrets(t *testing.T, spec string, noSecret *atomic.Pointer[err
 		},
 		Changed:   func(c plugin.StateChange) { w.told.Store("", c.Status); w.changes <- c },
 		Refreshed: func(s plugin.Status) { w.told.Store("", s) },
-		Forget:    func(string, string) {},
+		Forget:    func(_, instance string) { w.forgot <- instance },
 		Host:      func(string) plugin.Host { return nil },
 		Request:   w.request,
 		OpenPipe:  func(plugin.Stream) (supervise.Pipe, error) { return &pipe{}, nil },

@@ -123,17 +123,14 @@ func (p *Plugin) newID() string {
 	return p.name + "-" + strings.ToLower(base32.StdEncoding.EncodeToString(random[:]))
 }
 
-// replace drops what the bus keeps of the instance before id.
+// replace drops what the bus keeps of the instance before id. The first one has
+// none before it: thousands of questions would lengthen a boot.
 func (p *Plugin) replace(id string) {
-	if old := p.instance(); old != "" && old != id {
-		p.deps.Forget(p.name, old)
+	p.telling.Lock()
+	defer p.telling.Unlock()
+	if p.told != "" && p.told != id {
+		p.deps.Forget(p.name, p.told)
 	}
-}
-
-func (p *Plugin) instance() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.status.Instance
 }
 
 // launchAside launches on a stack of its own: a launch needs a deep one, which

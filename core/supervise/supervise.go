@@ -114,6 +114,7 @@ type Plugin struct {
 	want atomic.Pointer[Want] // set under mu
 
 	telling  sync.Mutex // held until a change is told, so that none overtakes another; before mu
+	told     string     // the instance last told of; guarded by telling
 	mu       sync.Mutex
 	status   plugin.Status
 	health   health // of the instance that runs
@@ -290,6 +291,7 @@ func (p *Plugin) to(cause lifecycle.Cause, edit func(*plugin.Status)) {
 		p.changed = nil
 	}
 	p.mu.Unlock()
+	p.told = change.Status.Instance
 	p.deps.Changed(change)
 }
 
@@ -302,6 +304,7 @@ func (p *Plugin) refresh(edit func(*plugin.Status)) {
 	p.concludeLocked()
 	status := p.statusLocked()
 	p.mu.Unlock()
+	p.told = status.Instance
 	p.deps.Refreshed(status)
 }
 

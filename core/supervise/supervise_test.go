@@ -67,6 +67,25 @@ func TestExit_isToldAndComesBack(t *testing.T) {
 	})
 }
 
+func TestLife_forgetsOnlyWhatWasTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, service, nil)
+		w.see(plugin.Starting)
+		first := w.see(plugin.Running).Status.Instance
+		if n := len(w.forgot); n != 0 {
+			t.Errorf("before the first instance: told to forget %q", <-w.forgot)
+		}
+		w.adapter.last(t).end(plugin.Exit{Code: 1})
+		w.see(plugin.Backoff)
+		w.see(plugin.Starting)
+		w.see(plugin.Running)
+		if got := <-w.forgot; got != first || len(w.forgot) != 0 {
+			t.Errorf("got %s and %d more, want the first instance %s", got, len(w.forgot), first)
+		}
+		w.finish()
+	})
+}
+
 func TestCrashLoop_endsInFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, `{"fake":{},"restart":{"budget":{"failures":3,"window":"10m"}}}`, nil)
