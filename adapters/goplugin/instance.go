@@ -46,6 +46,7 @@ var (
 	_ plugin.Describer     = (*instance)(nil)
 	_ plugin.StreamInvoker = (*instance)(nil)
 	_ plugin.Inspector     = (*instance)(nil)
+	_ plugin.Limited       = (*instance)(nil)
 )
 
 func newInstance(p *process, g greeting, to link) *instance {

@@ -52,7 +52,7 @@ func (c compiled) start(l plugin.Launch) (*process, error) {
 	p.stdout, p.stderr = stdout.Name(), stderr.Name()
 	p.Process, err = proc.Start(proc.Spec{
 		Path: c.path, Args: c.Command[1:], Env: environ(l, env), Dir: l.Dir,
-		Stdout: stdout, Stderr: stderr, Digest: c.digest,
+		Stdout: stdout, Stderr: stderr, Digest: c.digest, Limits: l.Manifest.Spec.Limits,
 	})
 	return p, err
 }

@@ -48,6 +48,7 @@ var (
 	_ plugin.Describer = (*instance)(nil)
 	_ plugin.Prober    = (*instance)(nil)
 	_ plugin.Streamer  = (*instance)(nil)
+	_ plugin.Limited   = (*instance)(nil)
 )
 
 // launch leaves nothing behind on error.
@@ -247,6 +248,9 @@ func (i *instance) Stop(ctx context.Context) error {
 func (i *instance) Inspect() map[string]string {
 	return map[string]string{"pid": strconv.Itoa(i.process.Pid()), "language": i.spec.Language, "protocol": "portable"}
 }
+
+// Limits says what keeps the process to its limits.
+func (i *instance) Limits() []plugin.LimitStatus { return i.process.Limits() }
 
 // Describe lists the functions. The protocol tells nothing about their
 // arguments.

@@ -39,6 +39,7 @@ var (
 	_ plugin.Prober    = (*instance)(nil)
 	_ plugin.Describer = (*instance)(nil)
 	_ plugin.Inspector = (*instance)(nil)
+	_ plugin.Limited   = (*instance)(nil)
 )
 
 // adopt makes the instance of a process that was just started.
@@ -97,6 +98,9 @@ func (i *instance) Stop(ctx context.Context) error {
 	}
 	return err
 }
+
+// Limits says what keeps the process to its limits.
+func (i *instance) Limits() []plugin.LimitStatus { return i.process.Limits() }
 
 // askToStop never gets an answer from the common library, which exits first: a
 // broken line is success. An error makes the ladder go on at once.

@@ -126,7 +126,7 @@ func NewLaunch(t testing.TB, m plugin.Manifest) plugin.Launch {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return plugin.Launch{
 		ID: id, Manifest: m.WithDefaults(), Env: map[string]string{markName: id},
-		Dir: dir, Output: NewOutput(t), Host: NewHost(),
+		Dir: dir, Output: NewOutput(t), Host: NewHost(), Node: "conformance",
 	}
 }
 
