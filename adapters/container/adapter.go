@@ -116,9 +116,9 @@ func (a *Adapter) start(ctx context.Context, s Spec, l plugin.Launch, img pictur
 	case <-ctx.Done():
 		return nil, fmt.Errorf("start: %w: too many starts are under way", plugin.ErrUnavailable)
 	}
-	id, err := a.create(ctx, s, l, img)
+	made, err := a.create(ctx, s, l, img)
 	if err != nil {
 		return nil, err
 	}
-	return a.begin(ctx, s, l, img, id)
+	return a.begin(ctx, s, l, img, made)
 }

@@ -36,21 +36,21 @@ func logOptions() container.LogConfig {
 const createGrace = 2 * time.Second
 
 // create makes the container, and leaves none when it fails.
-func (a *Adapter) create(ctx context.Context, s Spec, l plugin.Launch, img picture) (string, error) {
+func (a *Adapter) create(ctx context.Context, s Spec, l plugin.Launch, img picture) (container.CreateResponse, error) {
 	if ctx.Err() != nil {
-		return "", class("create", ctx.Err())
+		return container.CreateResponse{}, class("create", ctx.Err())
 	}
 	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(createGrace, cancel) })()
-	id, err := a.createNow(lasting, s, l, img)
+	made, err := a.createNow(lasting, s, l, img)
 	if err == nil && ctx.Err() != nil {
-		return "", errors.Join(class("create", ctx.Err()), remove(ctx, a.engine, id))
+		return made, errors.Join(class("create", ctx.Err()), remove(ctx, a.engine, made.ID))
 	}
-	return id, err
+	return made, err
 }
 
-func (a *Adapter) createNow(ctx context.Context, s Spec, l plugin.Launch, img picture) (string, error) {
+func (a *Adapter) createNow(ctx context.Context, s Spec, l plugin.Launch, img picture) (container.CreateResponse, error) {
 	config, host := a.config(s, l, img), hostConfig(s, l.Manifest.Spec)
 	name := "patchbay-" + l.ID
 	made, err := a.engine.ContainerCreate(ctx, config, host, nil, nil, name)
@@ -64,14 +64,14 @@ func (a *Adapter) createNow(ctx context.Context, s Spec, l plugin.Launch, img pi
 		for _, warning := range made.Warnings { // such as a limit that this kernel cannot keep
 			_, _ = io.WriteString(l.Output.Writer(plugin.PluginLog), "engine: "+warning+"\n")
 		}
-		return made.ID, nil
+		return made, nil
 	case errdefs.IsConflict(err):
-		return "", fmt.Errorf("create %s: %w: %w", name, plugin.ErrConflict, err)
+		return made, fmt.Errorf("create %s: %w: %w", name, plugin.ErrConflict, err)
 	case errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err):
-		return "", class("create", err)
+		return made, class("create", err)
 	}
 	// The engine may have made it all the same, and only its answer was lost.
-	return "", errors.Join(class("create", err), remove(ctx, a.engine, name))
+	return made, errors.Join(class("create", err), remove(ctx, a.engine, name))
 }
 
 // nodeHash tells names of different daemons apart.
@@ -106,6 +106,7 @@ func hostConfig(s Spec, m plugin.Spec) *container.HostConfig {
 			// Swap as much as memory means: no swap beyond the limit.
 			Memory: int64(m.Limits.Memory), MemorySwap: int64(m.Limits.Memory),
 			NanoCPUs: int64(math.Round(m.Limits.CPU * 1e9)),
+			Ulimits:  ulimits(m.Limits),
 		},
 	}
 	if m.Limits.Pids > 0 {

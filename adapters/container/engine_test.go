@@ -17,6 +17,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"github.com/patchbay-dev/patchbay/adapters/container"
+	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
@@ -31,6 +32,11 @@ const sourceFolder = "../../test/plugins/container"
 // TestMain needs a real engine: there is none to stand in, and nothing is skipped.
 // It builds the test's image, and looks for containers and images that were left.
 func TestMain(m *testing.M) {
+	proc.Child()
+	if text := os.Getenv(daemonVar); text != "" {
+		playDaemon(text)
+		return
+	}
 	if err := container.New(container.Options{}).Available(context.Background()); err != nil {
 		fmt.Fprintf(os.Stderr, "%v\nthese tests need a Docker engine: eval \"$(test/ensure-docker.sh start)\"\n", err)
 		os.Exit(1)

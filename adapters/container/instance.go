@@ -45,6 +45,8 @@ type instance struct {
 	grace      time.Duration // for a Stop whose context has no deadline
 	facts      map[string]string
 	output     *output
+	limits     []plugin.LimitStatus
+	unbind     func() // takes it off the list of what ends with the daemon
 
 	ask   sync.Once
 	steps ladder
@@ -56,11 +58,22 @@ var _ plugin.Inspector = (*instance)(nil)
 
 // begin attaches, waits and starts, in this order, so that nothing is missed. On
 // error the container is removed.
-func (a *Adapter) begin(ctx context.Context, s Spec, l plugin.Launch, img picture, id string) (*instance, error) {
+func (a *Adapter) begin(ctx context.Context, s Spec, l plugin.Launch, img picture, made container.CreateResponse) (_ *instance, err error) {
+	id := made.ID
+	unbind, err := a.bind(l, id)
+	if err != nil {
+		return nil, errors.Join(err, remove(ctx, a.engine, id))
+	}
+	defer func() {
+		if err != nil {
+			unbind()
+		}
+	}()
 	i := &instance{
 		engine: a.engine, id: id, stopSignal: firstOf(s.StopSignal, img.stopSignal, "SIGTERM"),
 		grace: l.Manifest.Spec.Timeouts.Stop.Std(), output: newOutput(l), gone: make(chan struct{}),
-		facts: map[string]string{"container": short(id), "image": short(img.id)},
+		facts:  map[string]string{"container": short(id), "image": short(img.id)},
+		limits: limitsOf(l.Manifest.Spec.Limits, made.Warnings), unbind: unbind,
 	}
 	// What lives as long as the container must not end with the launch.
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -182,7 +195,9 @@ func (i *instance) live(ctx context.Context, cancel context.CancelFunc, conn typ
 	<-followed
 	if err := remove(ctx, i.engine, i.id); err != nil {
 		i.exit.Message = firstOf(i.exit.Message, "container "+short(i.id)+" is left for the next sweep: "+err.Error())
+		return // and ends with the daemon, if it is bound
 	}
+	i.unbind()
 }
 
 // await returns once the engine has said that the container is not running. An

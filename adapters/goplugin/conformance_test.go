@@ -99,7 +99,7 @@ func TestConformance_netrpc(t *testing.T) {
 				Exit:     &conformance.Call{Operation: "Exit", Data: `{"Code":7}`, WantCode: 7},
 				Slow:     conformance.Call{Operation: "Slow", Data: `{"Milliseconds":60000}`},
 				Print:    conformance.Call{Operation: "Print", Data: `{"Text":"printed @N@"}`, Want: "printed @N@"},
-				Process:  true,
+				Process:  true, Limits: true,
 			})
 		})
 	}
@@ -118,7 +118,7 @@ func TestConformance_grpc(t *testing.T) {
 				Exit:     &conformance.Call{Operation: "Exit", Data: `{"code":7}`, WantCode: 7},
 				Slow:     conformance.Call{Operation: "Slow", Data: `{"milliseconds":"60000"}`},
 				Print:    conformance.Call{Operation: "Print", Data: `{"text":"printed @N@"}`, Want: "printed @N@"},
-				Process:  true,
+				Process:  true, Limits: true,
 			})
 		})
 	}

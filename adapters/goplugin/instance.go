@@ -49,6 +49,7 @@ var (
 	_ plugin.StreamInvoker = (*instance)(nil)
 	_ plugin.Inspector     = (*instance)(nil)
 	_ plugin.Survivor      = (*instance)(nil)
+	_ plugin.Limited       = (*instance)(nil)
 )
 
 func newInstance(p *process, g greeting, to link) *instance {

@@ -52,7 +52,7 @@ func (c compiled) start(l plugin.Launch) (*process, error) {
 	p.stdout, p.stderr = stdout.Name(), stderr.Name()
 	spec := proc.Spec{
 		Path: c.path, Args: c.Command[1:], Env: environ(l, env), Dir: l.Dir,
-		Stdout: stdout, Stderr: stderr, Digest: c.digest, Detached: l.Manifest.Spec.Detached(),
+		Stdout: stdout, Stderr: stderr, Digest: c.digest, Detached: l.Manifest.Spec.Detached(), Limits: l.Manifest.Spec.Limits,
 	}
 	p.Beside = proc.NewBeside(l.Manifest, spec)
 	p.Process, err = proc.Start(spec)

@@ -121,14 +121,7 @@ func checkRest(s plugin.Spec, faults *plugin.Faults) {
 	if s.Mode == plugin.Job {
 		faults.Add("spec.mode", "job is not possible for goplugin: such a process serves calls; leave it out")
 	}
-	for _, limit := range []struct {
-		name string
-		set  bool
-	}{{"memory", s.Limits.Memory != 0}, {"cpu", s.Limits.CPU != 0}, {"pids", s.Limits.Pids != 0}} {
-		if limit.set {
-			faults.Add("spec.limits."+limit.name, "not enforced for goplugin; leave it out")
-		}
-	}
+	proc.CheckLimits(faults, s.Limits)
 	if len(s.Streams) > 0 {
 		faults.Add("spec.streams", "goplugin has no sources or sinks; leave it out")
 	}

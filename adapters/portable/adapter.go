@@ -234,14 +234,7 @@ func checkUnsupported(faults *plugin.Faults, m plugin.Manifest) {
 	if m.Spec.Mode == plugin.Job {
 		faults.Add("spec.mode", "job is not possible for portable plugins, which serve until they are stopped; leave it out")
 	}
-	for _, limit := range []struct {
-		key string
-		set bool
-	}{{"memory", m.Spec.Limits.Memory != 0}, {"cpu", m.Spec.Limits.CPU != 0}, {"pids", m.Spec.Limits.Pids != 0}} {
-		if limit.set {
-			faults.Add("spec.limits."+limit.key, "not enforced for portable; leave it out")
-		}
-	}
+	proc.CheckLimits(faults, m.Spec.Limits)
 }
 
 // argument is what upstream gives every plugin. The Go SDK insists on exactly one
@@ -254,7 +247,7 @@ func (a *Adapter) command(l plugin.Launch, spec Spec) (proc.Spec, error) {
 	if err != nil {
 		return proc.Spec{}, err
 	}
-	s := proc.Spec{Dir: filepath.Dir(program), Env: environ(l), PrivateTmp: l.Dir}
+	s := proc.Spec{Dir: filepath.Dir(program), Env: environ(l), PrivateTmp: l.Dir, Limits: l.Manifest.Spec.Limits}
 	if spec.Language == languageGo {
 		s.Path, s.Args, s.Digest = program, []string{argument}, l.Manifest.Spec.Digest
 		return s, nil

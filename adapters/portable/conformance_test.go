@@ -75,6 +75,6 @@ func TestConformance(t *testing.T) {
 		Exit:     &conformance.Call{Operation: "exit", Data: `[3]`, WantCode: 3},
 		Slow:     conformance.Call{Operation: "slow", Data: `[60000]`},
 		Print:    conformance.Call{Operation: "print", Data: `["line @N@"]`, Want: "line @N@"},
-		Process:  true,
+		Process:  true, Limits: true,
 	})
 }

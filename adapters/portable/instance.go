@@ -54,6 +54,7 @@ var (
 	_ plugin.Stepper   = (*instance)(nil)
 	_ plugin.Streamer  = (*instance)(nil)
 	_ plugin.Survivor  = (*instance)(nil)
+	_ plugin.Limited   = (*instance)(nil)
 )
 
 // launch leaves nothing behind on error.
@@ -312,6 +313,9 @@ func (i *instance) StopSteps() []plugin.StopStep { return i.process.StopSteps() 
 func (i *instance) Inspect() map[string]string {
 	return map[string]string{"pid": strconv.Itoa(i.process.Pid()), "language": i.spec.Language, "protocol": "portable"}
 }
+
+// Limits says what keeps the process to its limits.
+func (i *instance) Limits() []plugin.LimitStatus { return i.process.Limits() }
 
 // Describe lists the functions. The protocol tells nothing about their
 // arguments.

@@ -73,6 +73,6 @@ func TestConformance(t *testing.T) {
 		Exit:     &conformance.Call{Operation: "exit", Data: `{"code": 3}`, WantCode: 3},
 		Slow:     conformance.Call{Operation: "slow", Data: `{"milliseconds": 60000}`},
 		Print:    conformance.Call{Operation: "print", Data: `{"text": "printed @N@"}`, Want: "printed @N@"},
-		Process:  true,
+		Process:  true, Limits: true,
 	})
 }

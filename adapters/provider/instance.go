@@ -44,6 +44,7 @@ var (
 	_ plugin.Describer = (*instance)(nil)
 	_ plugin.Inspector = (*instance)(nil)
 	_ plugin.Survivor  = (*instance)(nil)
+	_ plugin.Limited   = (*instance)(nil)
 )
 
 // instance makes the instance of a process that was just started or found again.
@@ -118,6 +119,9 @@ func (i *instance) Stop(ctx context.Context) error {
 
 // StopSteps says how the stop went.
 func (i *instance) StopSteps() []plugin.StopStep { return i.process.StopSteps() }
+
+// Limits says what keeps the process to its limits.
+func (i *instance) Limits() []plugin.LimitStatus { return i.process.Limits() }
 
 // askToStop never gets an answer from the common library, which exits first: a
 // broken line is success. An error makes the ladder go on at once.

@@ -112,6 +112,7 @@ func (b *birth) spec(env map[string]string, stdout, stderr *os.File, args ...str
 	return proc.Spec{
 		Path: b.s.path, Args: append(append([]string{}, b.s.Command[1:]...), args...),
 		Env: proc.Environ(own), Dir: b.scratch(), Stdout: stdout, Stderr: stderr, Digest: b.l.Manifest.Spec.Digest,
+		Limits: b.l.Manifest.Spec.Limits,
 	}
 }
 

@@ -118,21 +118,12 @@ func checkParams(faults *plugin.Faults, m plugin.Manifest, s Spec) {
 	}
 }
 
-// checkUnenforced refuses what a plain process is not held to.
+// checkUnenforced refuses what a provider cannot have.
 func checkUnenforced(faults *plugin.Faults, s plugin.Spec) {
-	const detail = "not enforced for provider; leave it out"
 	if s.Mode == plugin.Job {
 		faults.Add("spec.mode", "a provider is a service; leave it out")
 	}
-	if s.Limits.Memory != 0 {
-		faults.Add("spec.limits.memory", detail)
-	}
-	if s.Limits.CPU != 0 {
-		faults.Add("spec.limits.cpu", detail)
-	}
-	if s.Limits.Pids != 0 {
-		faults.Add("spec.limits.pids", detail)
-	}
+	proc.CheckLimits(faults, s.Limits)
 	if len(s.Streams) != 0 {
 		faults.Add("spec.streams", "a provider has no sources and sinks; leave it out")
 	}

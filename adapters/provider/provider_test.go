@@ -109,7 +109,7 @@ func TestCheck_faults(t *testing.T) {
 		}},
 		{"unknown field", "spec.provider.comand", func(m *plugin.Manifest) { m.Spec.Block = plugin.RawJSON(`{"comand": ["/bin/true"]}`) }},
 		{"job", "spec.mode", func(m *plugin.Manifest) { m.Spec.Mode = plugin.Job }},
-		{"memory", "spec.limits.memory: not enforced", func(m *plugin.Manifest) { m.Spec.Limits.Memory = 1 }},
+		{"memory", "spec.limits.memory: is less than a program needs", func(m *plugin.Manifest) { m.Spec.Limits.Memory = 1 }},
 		{"streams", "spec.streams", func(m *plugin.Manifest) { m.Spec.Streams = []plugin.Stream{{Source: "x"}} }},
 	} {
 		m := good

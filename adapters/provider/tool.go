@@ -65,7 +65,9 @@ func (b *birth) tool(ctx context.Context, limit time.Duration, env map[string]st
 		return nil, fmt.Errorf("%s: %w: %w", args[0], plugin.ErrUnavailable, err)
 	}
 	defer discard(noise)
-	p, err := proc.Start(b.spec(env, out, noise, args...))
+	spec := b.spec(env, out, noise, args...)
+	spec.Brief = true
+	p, err := proc.Start(spec)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", args[0], err)
 	}
@@ -75,10 +77,6 @@ func (b *birth) tool(ctx context.Context, limit time.Duration, env map[string]st
 		p.Kill()
 		p.Wait()
 		return nil, late(ctx, args[0], errors.New("it did not finish"))
-	}
-	// Until it is quite gone, what bears its mark is killed: the next must not begin.
-	if err := p.Stop(ctx, nil); err != nil {
-		return nil, fmt.Errorf("%s: %w", args[0], err)
 	}
 	stderr := readBack(noise, toolStderrMax)
 	if len(stderr) > 0 {

@@ -114,7 +114,8 @@ func unsupported(faults *plugin.Faults, s plugin.Spec) {
 	for _, limit := range [...]struct {
 		name string
 		set  bool
-	}{{"memory", s.Limits.Memory != 0}, {"cpu", s.Limits.CPU != 0}, {"pids", s.Limits.Pids != 0}} {
+	}{{"memory", s.Limits.Memory != 0}, {"cpu", s.Limits.CPU != 0}, {"pids", s.Limits.Pids != 0},
+		{"openFiles", s.Limits.OpenFiles != 0}} {
 		if limit.set {
 			faults.Add("spec.limits."+limit.name, "not enforced for starlark; leave it out, and bound spec.starlark.steps")
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -100,6 +101,7 @@ func (r *Reconciler) strays(ctx context.Context, of string) (strays []plugin.Str
 		}
 		strays = append(strays, some...)
 	}
+	strays = eachOnce(strays)
 	if of == "" {
 		folders, err := supervise.Strays(r.deps.RunDir, r.deps.Instances.HasFolder)
 		if err != nil {
@@ -115,6 +117,17 @@ func (r *Reconciler) strays(ctx context.Context, of string) (strays []plugin.Str
 		strays = append(strays, statuses...)
 	}
 	return strays, errors.Join(failed...)
+}
+
+// eachOnce drops what more than one adapter has listed.
+func eachOnce(strays []plugin.Stray) []plugin.Stray {
+	type thing struct{ kind, name string }
+	seen := map[thing]bool{}
+	return slices.DeleteFunc(strays, func(s plugin.Stray) bool {
+		again := seen[thing{s.Kind, s.Name}]
+		seen[thing{s.Kind, s.Name}] = true
+		return again
+	})
 }
 
 // sweepError says which adapter could not tell.

@@ -63,6 +63,7 @@ func (f Fixture) wrong(t *testing.T) map[string]plugin.Manifest {
 	if !f.Limits {
 		bad["limits.memory"] = f.with(t, func(s *plugin.Spec) { s.Limits.Memory = 64 << 20 })
 		bad["limits.cpu"] = f.with(t, func(s *plugin.Spec) { s.Limits.CPU = 0.5 })
+		bad["limits.openFiles"] = f.with(t, func(s *plugin.Spec) { s.Limits.OpenFiles = 100 })
 		bad["limits.pids"] = f.with(t, func(s *plugin.Spec) { s.Limits.Pids = 10 })
 	}
 	if !f.Jobs {

@@ -62,7 +62,8 @@ type Fixture struct {
 	// Signal replaces the signal to Inspect()["pid"], for instances that are not
 	// processes of this machine. With it kill and freeze are checked without Process.
 	Signal func(t testing.TB, i plugin.Instance, s syscall.Signal)
-	// Limits says that the adapter enforces spec.limits.memory, cpu and pids, and
+	// Limits says that the adapter enforces spec.limits.memory, cpu, pids and
+	// openFiles as far as the machine can, and that its instances are plugin.Limited;
 	// Jobs that it has spec.mode job. Otherwise Check must refuse them.
 	Limits, Jobs bool
 	// Slack is added to the bounds of kill and stop; 0 for processes, up to a
@@ -108,6 +109,7 @@ var checks = []check{
 	{"logs arrive", nil, logsArrive},
 	{"environment", isProcess, environment},
 	{"shares no pipe", isProcess, sharesNoPipe},
+	{"limits are told", func(f Fixture) bool { return f.Limits }, limitsAreTold},
 	{"deadline of an invocation", nil, invocationDeadline},
 	{"invocation cancelled", nil, invocationCancelled},
 	{"many at once", nil, manyAtOnce},

@@ -105,7 +105,7 @@ func (a *fake) Check(m plugin.Manifest) error {
 	if _, ok := fields["command"]; !ok {
 		faults.Add("spec.fake.command", "is missing")
 	}
-	if l := m.Spec.Limits; l.Memory != 0 || l.CPU != 0 || l.Pids != 0 {
+	if l := m.Spec.Limits; l.Memory != 0 || l.CPU != 0 || l.Pids != 0 || l.OpenFiles != 0 {
 		faults.Add("spec.limits", "not enforced")
 	}
 	if m.Spec.Mode == plugin.Job {

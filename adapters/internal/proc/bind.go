@@ -64,7 +64,7 @@ func Bind(b Bound) (unbind func(), err error) { return theKeeper().add(b) }
 
 // bind puts a child on the list, unless it is to outlive the daemon.
 func (l *launch) bind(s Spec, pid int) (err error) {
-	if s.Detached {
+	if s.Detached || s.Brief {
 		return nil
 	}
 	b := Bound{Pid: pid, Start: readStat(decimal(pid)).start, Mark: markOf(s.Env), Groups: l.held.dirs()}

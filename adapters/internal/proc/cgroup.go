@@ -292,7 +292,7 @@ func StrayCgroups(node string, keep func(instance string) bool) ([]plugin.Stray,
 			name, _, _ := strings.Cut(filepath.Base(dir), ".")
 			instance, err := url.PathUnescape(name)
 			if err == nil && !keep(instance) {
-				strays = append(strays, plugin.Stray{Kind: "cgroup", Name: dir, Instance: instance})
+				strays = append(strays, plugin.Stray{Kind: kindCgroup, Name: dir, Instance: instance})
 			}
 		}
 	}
@@ -325,7 +325,7 @@ func SweepCgroups(node string, strays []plugin.Stray) (removed []plugin.Stray, e
 	m := thisMachine()
 	var failed []error
 	for _, one := range strays {
-		if one.Kind != "cgroup" || !m.isOurs(one.Name) || filepath.Base(filepath.Dir(one.Name)) != groupName(node) {
+		if one.Kind != kindCgroup || !m.isOurs(one.Name) || filepath.Base(filepath.Dir(one.Name)) != groupName(node) {
 			failed = append(failed, fmt.Errorf("sweep: %w: %q is no cgroup of node %s", plugin.ErrInvalid, one.Name, node))
 			continue
 		}

@@ -24,7 +24,7 @@ var _ plugin.Execer = Beside{}
 
 // NewBeside takes of a plugin's Spec what its commands share with it.
 func NewBeside(m plugin.Manifest, s Spec) Beside {
-	return Beside{m, Spec{Env: s.Env, Dir: s.Dir, PrivateTmp: s.PrivateTmp}}
+	return Beside{m, Spec{Env: s.Env, Dir: s.Dir, PrivateTmp: s.PrivateTmp, Brief: true}}
 }
 
 // Exec runs a command and returns its exit code and the head of what it printed.

@@ -24,7 +24,8 @@ const (
 	markVariable = "PATCHBAY_INSTANCE"
 	// nonceBytes tells the processes of one instance apart: the end of one takes
 	// along what bears its own mark only.
-	nonceBytes = 4
+	nonceBytes              = 4
+	kindProcess, kindCgroup = "process", "cgroup" // of strays
 	// environBytesMax bounds what is read of a process's environment: all that
 	// execve allows for it and the arguments.
 	environBytesMax = 2 << 20
@@ -131,7 +132,8 @@ func killMarked(mark string) {
 }
 
 // Strays lists the processes that bear the node's mark for an adapter and an
-// instance that keep does not know.
+// instance that keep does not know, and the cgroups of such instances, of whatever
+// adapter.
 func Strays(node, adapter string, keep func(instance string) bool) ([]plugin.Stray, error) {
 	all, err := pids()
 	if err != nil {
@@ -142,11 +144,16 @@ func Strays(node, adapter string, keep func(instance string) bool) ([]plugin.Str
 		rest, ok := strings.CutPrefix(readMark(pid), node+"/"+adapter+"/")
 		if instance, _, _ := strings.Cut(rest, "/"); ok && !keep(instance) {
 			strays = append(strays, plugin.Stray{
-				Kind: "process", Name: strconv.Itoa(pid), Adapter: adapter, Instance: instance, Detail: program(pid),
+				Kind: kindProcess, Name: strconv.Itoa(pid), Adapter: adapter, Instance: instance, Detail: program(pid),
 			})
 		}
 	}
-	return strays, nil
+	groups, err := StrayCgroups(node, keep)
+	for _, one := range groups {
+		one.Adapter = adapter
+		strays = append(strays, one)
+	}
+	return strays, err
 }
 
 // program is the first word of a command line: the others may hold secrets.
@@ -163,9 +170,16 @@ func program(pid int) string {
 // anew, and returns those that it killed.
 func Sweep(node string, strays []plugin.Stray) (removed []plugin.Stray, err error) {
 	var failed []error
+	groups := slices.DeleteFunc(slices.Clone(strays), func(s plugin.Stray) bool { return s.Kind != kindCgroup })
+	if removed, err = SweepCgroups(node, groups); err != nil {
+		failed = append(failed, err)
+	}
 	for _, one := range strays {
+		if one.Kind == kindCgroup {
+			continue
+		}
 		pid, err := strconv.Atoi(one.Name)
-		if err != nil || one.Kind != "process" {
+		if err != nil || one.Kind != kindProcess {
 			failed = append(failed, fmt.Errorf("sweep: %w: %q is no process", plugin.ErrInvalid, one.Name))
 			continue
 		}

@@ -42,6 +42,9 @@ type Spec struct {
 	// Detached lets the child outlive the daemon: it gets no death signal, and its
 	// Handle finds it again.
 	Detached bool
+	// Brief is for a bound child that ends by itself within seconds: the death
+	// signal has to do for it, and the reaper is not begun for its sake.
+	Brief bool
 	// Limits are what the child is held to; InFlight and Payload are not for proc.
 	// Groups are named after the mark in Env. What this machine cannot keep is said
 	// by Process.Limits.
