@@ -31,6 +31,8 @@ type Deps struct {
 	// Metrics is what /metrics shows; nil turns counting off, and the route
 	// then shows the process and the plugins only.
 	Metrics *Metrics
+	// BusStats is what the bus counts, for /metrics; nil leaves it out.
+	BusStats func() bus.Stats
 }
 
 // Plugins is what is applied, and how it is.

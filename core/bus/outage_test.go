@@ -138,6 +138,7 @@ func TestEvents_readerThatSawThemEarly(t *testing.T) {
 		b.Event(event("p", i))
 	}
 	live.exactly(t, 50)
+	eventually(t, "the lag grows", func() bool { return b.Stats().EventLag > 0 })
 	b.hub.dropAll() // as if it had fallen behind
 	for i := 50; i < 60; i++ {
 		b.Event(event("p", i))
@@ -146,6 +147,7 @@ func TestEvents_readerThatSawThemEarly(t *testing.T) {
 	eventually(t, "all stored", func() bool { return b.Stats().EventsPublished == 60 })
 	b.Event(event("p", 60))
 	live.exactly(t, 61)
+	eventually(t, "no lag is left", func() bool { return b.Stats().EventLag == 0 })
 	if got := storedSubjects(t, b); got != numbers(61) {
 		t.Errorf("stored: got %s", got)
 	}

@@ -45,6 +45,10 @@ type Reconciler struct {
 	publish func(plugin.Event)
 	node    string
 
+	// Took is told how long each comparison took, of one plugin or of all. It may be
+	// nil; to be set before Run.
+	Took func(time.Duration)
+
 	entries sync.Map // name -> *entry; written by Run's goroutine only
 	gone    chan string
 	running sync.WaitGroup
@@ -78,13 +82,22 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case name := <-names:
-			r.sync(ctx, name)
+			r.timed(func() { r.sync(ctx, name) })
 		case name := <-r.gone:
 			r.forget(name)
-			r.sync(ctx, name)
+			r.timed(func() { r.sync(ctx, name) })
 		case <-ticker.C:
-			r.syncAll(ctx)
+			r.timed(func() { r.syncAll(ctx) })
 		}
+	}
+}
+
+// timed tells how long one comparison took.
+func (r *Reconciler) timed(compare func()) {
+	began := time.Now()
+	compare()
+	if r.Took != nil {
+		r.Took(time.Since(began))
 	}
 }
 

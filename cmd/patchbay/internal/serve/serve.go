@@ -59,7 +59,7 @@ func Run(ctx context.Context, c *config.Config, version wire.Version) error {
 	defer d.bus.Close()
 	control := api.New(api.Deps{
 		Plugins: d.registry, Invoker: d.dispatch, Events: d.bus, Logs: d.logs, Parser: d.parser, Health: d.checker,
-		Token: folder.Token, Version: version, Log: log, AccessLog: access, Metrics: d.metrics,
+		Token: folder.Token, Version: version, Log: log, AccessLog: access, Metrics: d.metrics, BusStats: d.bus.Stats,
 	})
 	d.reconciler.Sweep(ctx)
 	if err := folder.Advertise(listener.Addr().String(), d.bus.Addr(), d.bus.Token()); err != nil {
@@ -104,10 +104,11 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, log *sl
 		d.bus.Close()
 		return nil, err
 	}
-	d.logs = logs.New(logs.Options{Publish: d.bus.LogBatch, History: d.history, Log: log})
+	d.logs = logs.New(logs.Options{Publish: d.metrics.CountLogs(d.bus.LogBatch), History: d.history, Log: log})
 	d.reporter = reconcile.NewReporter(folder.Node, d.bus.Status, d.bus.Event, log)
 	d.reporter.Drop = d.bus.Forget
 	d.reconciler = reconcile.New(d.store, d.supervision(c, folder, all, log), folder.Node, d.bus.Event)
+	d.reconciler.Took = d.metrics.Reconciled
 	d.dispatch = dispatch.New(d.reconciler, d.invoked)
 	d.checker = d.health(folder.Path, all)
 	d.registry = reconcile.Registry{Reconciler: d.reconciler, Dispatch: d.dispatch}
@@ -126,7 +127,7 @@ func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plug
 			return d.logs.Open(name, instance, dir, capture)
 		},
 		Resolve: secret.Folder{Path: c.SecretsDir}.Resolve,
-		Changed: d.reporter.Changed, Refreshed: d.reporter.Refreshed, Forget: d.reporter.Forget,
+		Changed: d.changed, Refreshed: d.reporter.Refreshed, Forget: d.reporter.Forget,
 		Host: func(name string) plugin.Host {
 			return dispatch.Host{Plugin: name, Node: folder.Node, Dispatch: d.dispatch, Publish: d.bus.Event}
 		},
@@ -141,9 +142,12 @@ func (d *daemon) history(ctx context.Context, q logs.Query) iter.Seq2[plugin.Log
 
 func (d *daemon) invoked(r plugin.InvocationRecord) {
 	d.bus.Invoked(r)
-	if d.metrics != nil {
-		d.metrics.Invoked(r)
-	}
+	d.metrics.Invoked(r)
+}
+
+func (d *daemon) changed(c plugin.StateChange) {
+	d.metrics.Changed(c)
+	d.reporter.Changed(c)
 }
 
 // health is what /readyz tells.
