@@ -76,6 +76,9 @@ type Deps struct {
 	Host func(plugin string) plugin.Host
 	// OpenPipe joins a declared stream to the bus.
 	OpenPipe func(plugin.Stream) (Pipe, error)
+	// Trace is asked around each call of an instance; nil: nobody is. It returns what
+	// the instance is given, and what is told how the call ended.
+	Trace func(ctx context.Context, adapter string, in plugin.Invocation) (context.Context, plugin.Invocation, func(error))
 	// RunDir holds one folder per running instance. Its path is short: see
 	// plugin.Launch.Dir.
 	RunDir string

@@ -25,6 +25,7 @@ import (
 	"github.com/patchbay-dev/patchbay/core/secret"
 	"github.com/patchbay-dev/patchbay/core/store"
 	"github.com/patchbay-dev/patchbay/core/supervise"
+	"github.com/patchbay-dev/patchbay/core/trace"
 )
 
 // startsMax bounds launches under way at the same time: enough that a few that
@@ -52,14 +53,19 @@ func Run(ctx context.Context, c *config.Config, version wire.Version) error {
 	}
 	log := c.Logger()
 	c.WarnOfTheWorld(log)
-	d, err := build(ctx, c, folder, log)
+	tracer, err := trace.Open(ctx, trace.Options{Endpoint: c.OTLPEndpoint, Node: folder.Node, Version: version.Version, Log: log})
+	if err != nil {
+		return err
+	}
+	defer tracer.Close()
+	d, err := build(ctx, c, folder, tracer, log)
 	if err != nil {
 		return err
 	}
 	defer d.bus.Close()
 	control := api.New(api.Deps{
 		Plugins: d.registry, Invoker: d.dispatch, Events: d.bus, Logs: d.logs, Parser: d.parser, Health: d.checker,
-		Token: folder.Token, Version: version, Log: log, AccessLog: access, Metrics: d.metrics, BusStats: d.bus.Stats,
+		Token: folder.Token, Version: version, Log: log, AccessLog: access, Metrics: d.metrics, BusStats: d.bus.Stats, Trace: tracer,
 	})
 	d.reconciler.Sweep(ctx)
 	if err := folder.Advertise(listener.Addr().String(), d.bus.Addr(), d.bus.Token()); err != nil {
@@ -87,7 +93,7 @@ type daemon struct {
 	checker    *health.Checker
 }
 
-func build(ctx context.Context, c *config.Config, folder *config.Folder, log *slog.Logger) (d *daemon, err error) {
+func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer *trace.Tracer, log *slog.Logger) (d *daemon, err error) {
 	all := adapters.All(adapters.Options{Node: folder.Node})
 	d = &daemon{parser: manifest.NewParser(all...)}
 	if c.Metrics {
@@ -107,9 +113,12 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, log *sl
 	d.logs = logs.New(logs.Options{Publish: d.metrics.CountLogs(d.bus.LogBatch), History: d.history, Log: log})
 	d.reporter = reconcile.NewReporter(folder.Node, d.bus.Status, d.bus.Event, log)
 	d.reporter.Drop = d.bus.Forget
-	d.reconciler = reconcile.New(d.store, d.supervision(c, folder, all, log), folder.Node, d.bus.Event)
+	deps := d.supervision(c, folder, all, log)
+	deps.Trace = tracer.Calls()
+	d.reconciler = reconcile.New(d.store, deps, folder.Node, d.bus.Event)
 	d.reconciler.Took = d.metrics.Reconciled
 	d.dispatch = dispatch.New(d.reconciler, d.invoked)
+	d.dispatch.Trace = tracer
 	d.checker = d.health(folder.Path, all)
 	d.registry = reconcile.Registry{Reconciler: d.reconciler, Dispatch: d.dispatch}
 	return d, nil
