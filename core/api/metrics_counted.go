@@ -77,6 +77,28 @@ func (m *Metrics) Changed(c plugin.StateChange) {
 	m.restarts.add(1, c.Status.Plugin, c.Status.Reason)
 }
 
+// CountChanges counts what it hands on to next.
+func (m *Metrics) CountChanges(next func(plugin.StateChange)) func(plugin.StateChange) {
+	if m == nil {
+		return next
+	}
+	return func(c plugin.StateChange) {
+		m.Changed(c)
+		next(c)
+	}
+}
+
+// CountInvocations counts what it hands on to next.
+func (m *Metrics) CountInvocations(next func(plugin.InvocationRecord)) func(plugin.InvocationRecord) {
+	if m == nil {
+		return next
+	}
+	return func(r plugin.InvocationRecord) {
+		m.Invoked(r)
+		next(r)
+	}
+}
+
 // LogBatch is how a batch of log lines is stored: *bus.Bus's.
 type LogBatch func(name, instance string, stream plugin.LogStream, lines []plugin.LogLine) (uint64, error)
 

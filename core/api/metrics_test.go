@@ -36,6 +36,12 @@ func TestMetrics_tellTheWholeHouse(t *testing.T) {
 	}
 	m.Changed(plugin.StateChange{To: plugin.Running, Status: plugin.Status{Plugin: "one"}})
 	m.Reconciled(time.Millisecond)
+	told := 0
+	m.CountChanges(func(plugin.StateChange) { told++ })(plugin.StateChange{To: plugin.Backoff, Status: plugin.Status{Plugin: "one", Reason: "Exited"}})
+	m.CountInvocations(func(plugin.InvocationRecord) { told++ })(plugin.InvocationRecord{Plugin: "one", Outcome: "ok"})
+	if told != 2 {
+		t.Errorf("handed on %d of 2", told)
+	}
 	var fail error
 	store := m.CountLogs(func(string, string, plugin.LogStream, []plugin.LogLine) (uint64, error) { return 9, fail })
 	lines := []plugin.LogLine{{Message: "12345"}, {Message: "123", Dropped: 4}}
@@ -48,7 +54,8 @@ func TestMetrics_tellTheWholeHouse(t *testing.T) {
 	}
 	text := ask(t, a, "GET", "/metrics", "").Body.String()
 	for _, want := range []string{
-		`patchbay_plugin_restarts_total{plugin="one",reason="Exited"} 2`, `patchbay_log_bytes_total{plugin="one"} 8`,
+		`patchbay_plugin_restarts_total{plugin="one",reason="Exited"} 3`, `patchbay_log_bytes_total{plugin="one"} 8`,
+		`patchbay_invocation_duration_seconds_count{outcome="ok",plugin="one"} 1`,
 		`patchbay_log_dropped_total{plugin="one"} 4`, `patchbay_reconcile_duration_seconds_count 1`, `patchbay_adapter_up{adapter="toy"} 0`,
 		`patchbay_event_lag_seconds 1.5`, `patchbay_events_total 7`, `patchbay_events_dropped_total 2`, `patchbay_invocations_in_flight{adapter="toy",plugin="one"} 0`,
 	} {

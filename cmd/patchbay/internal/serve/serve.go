@@ -117,9 +117,9 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer 
 	deps.Trace = tracer.Calls()
 	d.reconciler = reconcile.New(d.store, deps, folder.Node, d.bus.Event)
 	d.reconciler.Took = d.metrics.Reconciled
-	d.dispatch = dispatch.New(d.reconciler, d.invoked)
+	d.dispatch = dispatch.New(d.reconciler, d.metrics.CountInvocations(d.bus.Invoked))
 	d.dispatch.Trace = tracer
-	d.checker = d.health(folder.Path, all)
+	d.checker = health.Daemon(folder.Path, all, health.Question{Name: "bus", Ask: d.bus.Check}, health.Question{Name: "store", Ask: d.store.Check})
 	d.registry = reconcile.Registry{Reconciler: d.reconciler, Dispatch: d.dispatch}
 	return d, nil
 }
@@ -136,7 +136,7 @@ func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plug
 			return d.logs.Open(name, instance, dir, capture)
 		},
 		Resolve: secret.Folder{Path: c.SecretsDir}.Resolve,
-		Changed: d.changed, Refreshed: d.reporter.Refreshed, Forget: d.reporter.Forget,
+		Changed: d.metrics.CountChanges(d.reporter.Changed), Refreshed: d.reporter.Refreshed, Forget: d.reporter.Forget,
 		Host: func(name string) plugin.Host {
 			return dispatch.Host{Plugin: name, Node: folder.Node, Dispatch: d.dispatch, Publish: d.bus.Event}
 		},
@@ -147,25 +147,4 @@ func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plug
 
 func (d *daemon) history(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error] {
 	return d.bus.LogHistory(ctx, bus.LogQuery{Plugin: q.Plugin, Since: q.Since, After: q.After, Tail: q.Tail})
-}
-
-func (d *daemon) invoked(r plugin.InvocationRecord) {
-	d.bus.Invoked(r)
-	d.metrics.Invoked(r)
-}
-
-func (d *daemon) changed(c plugin.StateChange) {
-	d.metrics.Changed(c)
-	d.reporter.Changed(c)
-}
-
-// health is what /readyz tells.
-func (d *daemon) health(folder string, all []plugin.Adapter) *health.Checker {
-	questions := []health.Question{
-		{Name: "bus", Ask: d.bus.Check}, {Name: "store", Ask: d.store.Check}, health.Disk(folder), health.Inodes(folder),
-	}
-	for _, a := range all {
-		questions = append(questions, health.Adapter(a))
-	}
-	return health.New(questions...)
 }
