@@ -124,9 +124,13 @@ func (a *API) drain(server *http.Server) {
 func (a *API) serve(r Route) echo.HandlerFunc {
 	seen := a.deps.Metrics.route(r.Method, r.Path)
 	counted := a.deps.Metrics != nil || a.access != nil
+	answer := a.answer
+	if a.deps.Trace != nil && strings.HasPrefix(r.Path, "/v1/") { // the rest is asked by machines, all day
+		answer = a.answerTraced
+	}
 	return func(c echo.Context) error {
 		if !counted {
-			a.answer(c, r)
+			answer(c, r)
 			return nil
 		}
 		began := time.Now()
@@ -135,9 +139,16 @@ func (a *API) serve(r Route) echo.HandlerFunc {
 			seen.end(c.Response().Status)
 			a.access.add(c, r.Path, began)
 		}()
-		a.answer(c, r)
+		answer(c, r)
 		return nil
 	}
+}
+
+func (a *API) answerTraced(c echo.Context, r Route) {
+	request, end := a.deps.Trace.Request(c.Request(), r.Path)
+	c.SetRequest(request)
+	defer func() { end(c.Response().Status) }() // also when the connection is cut by a panic
+	a.answer(c, r)
 }
 
 func (a *API) answer(c echo.Context, r Route) {

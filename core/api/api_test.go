@@ -324,20 +324,6 @@ func TestDaemonRoutes(t *testing.T) {
 	}
 }
 
-func TestMetrics_seriesAreBounded(t *testing.T) {
-	m := NewMetrics()
-	for i := range seriesMax + 100 {
-		m.Invoked(plugin.InvocationRecord{Plugin: fmt.Sprintf("p%d", i), Outcome: "ok"})
-	}
-	if got := len(*m.series.Load()); got != seriesMax {
-		t.Errorf("got %d series, want %d", got, seriesMax)
-	}
-	m.forget("p7")
-	if got := len(*m.series.Load()); got != seriesMax-1 {
-		t.Errorf("after forget: got %d series, want %d", got, seriesMax-1)
-	}
-}
-
 func TestAccessLog_isBoundedAndTellsWhatItDropped(t *testing.T) {
 	var out bytes.Buffer
 	d := testDeps(t, newShelf("one"))

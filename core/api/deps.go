@@ -12,6 +12,7 @@ import (
 	"github.com/patchbay-dev/patchbay/core/logs"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 	"github.com/patchbay-dev/patchbay/core/store"
+	"github.com/patchbay-dev/patchbay/core/trace"
 )
 
 // Deps is all that the API asks of the rest of the house.
@@ -32,6 +33,10 @@ type Deps struct {
 	// Metrics is what /metrics shows; nil turns counting off, and the route
 	// then shows the process and the plugins only.
 	Metrics *Metrics
+	// Trace tells of requests below /v1; nil: of none.
+	Trace *trace.Tracer
+	// BusStats is what the bus counts, for /metrics; nil leaves it out.
+	BusStats func() bus.Stats
 }
 
 // Plugins is what is applied, and how it is.

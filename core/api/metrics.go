@@ -19,7 +19,7 @@ import (
 // their own, about 1 KiB each; further plugins are counted together.
 const seriesMax = 2000
 
-// otherPlugins is the label of plugins beyond seriesMax: no name of a plugin.
+// otherPlugins is the label of plugins beyond the limits: no name of a plugin.
 const otherPlugins = "_other"
 
 // Metrics counts requests and invocations. It is safe for concurrent use. A nil
@@ -28,6 +28,10 @@ type Metrics struct {
 	requests    *prometheus.CounterVec
 	inFlight    prometheus.Gauge
 	invocations *prometheus.HistogramVec
+	restarts    perPlugin
+	logBytes    perPlugin
+	logDropped  perPlugin
+	reconciles  prometheus.Histogram
 
 	// series are the histograms in use. The map is never changed but replaced, so
 	// that the path of an invocation takes no lock.
@@ -50,6 +54,13 @@ func NewMetrics() *Metrics {
 			Name: "patchbay_invocation_duration_seconds", Help: "Time from dispatch to answer, by plugin and outcome, through every door.",
 			Buckets: []float64{.0001, .00025, .001, .0025, .01, .025, .1, .25, 1, 2.5, 10, 30},
 		}, []string{"plugin", "outcome"}),
+		restarts:   newPerPlugin("patchbay_plugin_restarts_total", "Failures after which the plugin is tried again, by reason.", "reason"),
+		logBytes:   newPerPlugin("patchbay_log_bytes_total", "Bytes of log messages that the bus has stored."),
+		logDropped: newPerPlugin("patchbay_log_dropped_total", "Log lines that were lost, as the lines after them tell."),
+		reconciles: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "patchbay_reconcile_duration_seconds", Help: "Time to compare what is applied with what runs, of one plugin or of all.",
+			Buckets: []float64{.00001, .0001, .001, .01, .1, 1},
+		}),
 	}
 	m.series.Store(&map[seriesKey]prometheus.Observer{})
 	return m
@@ -96,6 +107,9 @@ func (m *Metrics) forget(name string) {
 	maps.DeleteFunc(fewer, func(k seriesKey, _ prometheus.Observer) bool { return k.plugin == name })
 	m.series.Store(&fewer)
 	m.invocations.DeletePartialMatch(prometheus.Labels{"plugin": name})
+	m.restarts.forget(name)
+	m.logBytes.forget(name)
+	m.logDropped.forget(name)
 }
 
 // routeMetrics are the counters of one route, looked up once.
@@ -133,58 +147,6 @@ func (r *routeMetrics) end(status int) {
 	}
 }
 
-// pluginCollector tells of each plugin when it is asked, so that nothing has to
-// be kept in step.
-type pluginCollector struct {
-	plugins  Plugins
-	up       *prometheus.Desc
-	restarts *prometheus.Desc
-	inFlight *prometheus.Desc
-}
-
-func newPluginCollector(p Plugins) *pluginCollector {
-	labels := []string{"plugin", "adapter"}
-	return &pluginCollector{
-		plugins:  p,
-		up:       prometheus.NewDesc("patchbay_plugin_up", "1 when the plugin is running, 0 otherwise.", labels, nil),
-		restarts: prometheus.NewDesc("patchbay_plugin_restarts", "Launches after the first, since the daemon started.", labels, nil),
-		inFlight: prometheus.NewDesc("patchbay_invocations_in_flight", "Invocations under way.", labels, nil),
-	}
-}
-
-// Describe tells what Collect gives.
-func (p *pluginCollector) Describe(to chan<- *prometheus.Desc) {
-	to <- p.up
-	to <- p.restarts
-	to <- p.inFlight
-}
-
-// Collect gives the state of every plugin.
-func (p *pluginCollector) Collect(to chan<- prometheus.Metric) {
-	all := Selector(nil).Match
-	for after, more := "", true; more; {
-		var page []plugin.Resource
-		page, after = p.plugins.List(after, pageMax, all)
-		for _, r := range page {
-			p.collect(to, r)
-		}
-		more = after != ""
-	}
-}
-
-func (p *pluginCollector) collect(to chan<- prometheus.Metric, r plugin.Resource) {
-	up := 0.0
-	if r.Status.State == plugin.Running {
-		up = 1
-	}
-	gauge := func(d *prometheus.Desc, v float64) {
-		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, r.Metadata.Name, r.Spec.Adapter)
-	}
-	gauge(p.up, up)
-	gauge(p.restarts, float64(r.Status.Restarts))
-	gauge(p.inFlight, float64(r.Status.InFlight))
-}
-
 // scrapeMax bounds one scrape; scrapesMax those at the same time.
 const (
 	scrapeMax  = 10 * time.Second
@@ -198,11 +160,13 @@ func exposition(d Deps) http.Handler {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newPluginCollector(d.Plugins),
+		newAdapterCollector(d.Health),
 	)
+	if d.BusStats != nil {
+		registry.MustRegister(busMetrics(d.BusStats)...)
+	}
 	if m := d.Metrics; m != nil {
-		registry.MustRegister(m.requests, m.inFlight, m.invocations)
+		registry.MustRegister(m.requests, m.inFlight, m.invocations, m.restarts.vec, m.logBytes.vec, m.logDropped.vec, m.reconciles)
 	}
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: scrapesMax, Timeout: scrapeMax})
 }
-
-var _ prometheus.Collector = (*pluginCollector)(nil)

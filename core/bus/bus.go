@@ -335,10 +335,11 @@ type counters struct {
 
 // Stats is what the bus has done since it was opened.
 type Stats struct {
-	EventsPublished    uint64 // stored in the stream
-	EventsPending      int    // waiting to be stored
-	EventsDropped      uint64 // lost because too many were waiting
-	InvocationsDropped uint64 // records lost to a full ring
+	EventsPublished    uint64        // stored in the stream
+	EventsPending      int           // waiting to be stored
+	EventsDropped      uint64        // lost because too many were waiting
+	EventLag           time.Duration // age of the oldest that waits
+	InvocationsDropped uint64        // records lost to a full ring
 	LogBatches         uint64
 	LogLines           uint64
 	Followers          int // live readers of events
@@ -347,7 +348,7 @@ type Stats struct {
 // Stats is cheap enough for every scrape.
 func (b *Bus) Stats() Stats {
 	return Stats{
-		EventsPublished: b.counters.eventsPublished.Load(), EventsPending: b.events.len(),
+		EventsPublished: b.counters.eventsPublished.Load(), EventsPending: b.events.len(), EventLag: b.events.lag(time.Now()),
 		EventsDropped: b.counters.eventsDropped.Load(), InvocationsDropped: b.counters.invocationsDropped.Load(),
 		LogBatches: b.counters.logBatches.Load(), LogLines: b.counters.logLines.Load(), Followers: b.hub.len(),
 	}

@@ -57,6 +57,8 @@ type eventQueue struct {
 	items []queuedEvent
 	head  int
 	lost  uint64
+	// taken is when the oldest event of the group in hand was made; zero: none is.
+	taken time.Time
 	wake  chan struct{}
 	fresh chan struct{} // holds one token when the stream shall be looked for
 }
@@ -113,6 +115,9 @@ func (q *eventQueue) take() (group []queuedEvent, lost uint64) {
 			q.items = nil // a storm is over
 		}
 	}
+	if len(group) > 0 {
+		q.taken = group[0].Time
+	}
 	lost, q.lost = q.lost, 0
 	return group, lost
 }
@@ -136,6 +141,27 @@ func (q *eventQueue) len() int {
 	return len(q.items) - q.head
 }
 
+// lag is the age of the oldest event that is not stored.
+func (q *eventQueue) lag(now time.Time) time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	oldest := q.taken
+	if oldest.IsZero() && q.head < len(q.items) {
+		oldest = q.items[q.head].Time
+	}
+	if oldest.IsZero() {
+		return 0
+	}
+	return max(now.Sub(oldest), 0)
+}
+
+// stored says that the group in hand is done with.
+func (q *eventQueue) stored() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taken = time.Time{}
+}
+
 // Event publishes an event, after all that were given before it. It returns at
 // once. ID, Source and Time are filled when empty. The data must not be changed
 // afterwards.
@@ -155,6 +181,7 @@ func (b *Bus) publishEvents() {
 		}
 		if len(group) > 0 {
 			if b.publishGroup(group) {
+				b.events.stored()
 				continue
 			}
 			return

@@ -19,6 +19,9 @@ const (
 	// nurseEvery is the least time between two looks at a server that complains, and
 	// what an attempt to replace it waits for the next.
 	nurseEvery = time.Second
+	// slowMax is how long a server may fail to answer before it is replaced for that
+	// alone: a disk that is merely busy answers before.
+	slowMax = 10 * time.Second
 	// roomBytesMin must be free before a server is replaced: a block of the events
 	// stream has 8 MiB, and one that fills up at once is no cure.
 	roomBytesMin = 16 << 20
@@ -37,10 +40,10 @@ func (b *Bus) ill() {
 // disk can: a disk that was full leaves JetStream off, or a stream with an error
 // that stays, until the server starts anew. It ends with stopping.
 func (b *Bus) nurse() {
-	for mended := false; ; {
+	for w := (watch{}); ; {
 		select {
 		case <-b.illness:
-			mended = b.cure(mended)
+			w = b.cure(w)
 		case <-b.stopping:
 			return
 		}
@@ -54,25 +57,40 @@ func (b *Bus) nurse() {
 	}
 }
 
+// watch is what is known of an illness.
+type watch struct {
+	since  time.Time // zero: it is well
+	mended bool      // its streams were made again
+}
+
 // cure looks at the server once, and asks to be called again while it is ill.
-// Streams that are not there are made again first, which it returns; only when that
-// did not help is the server to blame.
-func (b *Bus) cure(mended bool) bool {
+// Streams that are not there are made again first; only when that did not help, or
+// when it has been silent for long, is the server to blame.
+func (b *Bus) cure(w watch) watch {
 	why := b.Check(b.ctx)
 	if why == nil || b.ctx.Err() != nil {
-		return false
+		return watch{}
 	}
 	defer b.ill()
-	if !mended && noStream(why) {
+	if w.since.IsZero() {
+		w.since = time.Now()
+	}
+	switch {
+	case noStream(why) && !w.mended:
 		b.mend()
-		return true
+		w.mended = true
+		return w
+	case !noStream(why) && time.Since(w.since) < slowMax:
+		return w
 	}
 	if err := hasRoom(b.o.Dir); err != nil {
 		b.o.Log.Debug("the embedded nats-server stays as it is", "why", err)
-		return mended
+		return w
 	}
-	b.replaceServer(why)
-	return false
+	if !b.replaceServer(why) {
+		return w
+	}
+	return watch{}
 }
 
 // noStream: nobody listened on a stream's subjects.
@@ -97,13 +115,15 @@ func (b *Bus) mend() {
 	b.statuses.republish()
 }
 
-func (b *Bus) replaceServer(why error) {
+func (b *Bus) replaceServer(why error) (done bool) {
 	b.o.Log.Warn("the embedded nats-server starts anew", "why", why)
 	ctx, cancel := context.WithTimeout(b.ctx, startMax)
 	defer cancel()
 	if err := b.server.replace(ctx); err != nil {
 		b.o.Log.Error("the embedded nats-server does not start", "why", err)
+		return false
 	}
+	return true
 }
 
 // hasRoom reports whether the store could be written now.

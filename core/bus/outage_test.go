@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
@@ -138,6 +140,7 @@ func TestEvents_readerThatSawThemEarly(t *testing.T) {
 		b.Event(event("p", i))
 	}
 	live.exactly(t, 50)
+	eventually(t, "the lag grows", func() bool { return b.Stats().EventLag > 0 })
 	b.hub.dropAll() // as if it had fallen behind
 	for i := 50; i < 60; i++ {
 		b.Event(event("p", i))
@@ -146,6 +149,7 @@ func TestEvents_readerThatSawThemEarly(t *testing.T) {
 	eventually(t, "all stored", func() bool { return b.Stats().EventsPublished == 60 })
 	b.Event(event("p", 60))
 	live.exactly(t, 61)
+	eventually(t, "no lag is left", func() bool { return b.Stats().EventLag == 0 })
 	if got := storedSubjects(t, b); got != numbers(61) {
 		t.Errorf("stored: got %s", got)
 	}
@@ -189,7 +193,7 @@ func TestEvents_sinceHoldsForWhatIsLive(t *testing.T) {
 
 // TestNurse_jetStreamOff: JetStream that was turned off comes back by itself.
 func TestNurse_jetStreamOff(t *testing.T) {
-	b := open(t, Options{Listen: "127.0.0.1:0"})
+	b, nc := serve(t, fakeServices{})
 	address := b.Addr()
 	back := make(chan struct{}, 8)
 	defer b.OnReconnect(func() { back <- struct{}{} })()
@@ -220,6 +224,10 @@ func TestNurse_jetStreamOff(t *testing.T) {
 		}
 		_, err = s.GetLastMsgForSubject(t.Context(), statusSubject("p", "p-1"))
 		return err == nil
+	})
+	eventually(t, "plugins answer there again", func() bool {
+		m, err := nc.Request(invokeSubject("a", "echo"), []byte("7"), time.Second)
+		return err == nil && string(m.Data) == "7"
 	})
 	if b.Addr() != address {
 		t.Errorf("got address %s, want %s as before", b.Addr(), address)
@@ -264,6 +272,13 @@ func diskFull(t *testing.T, dir string) {
 	}
 	tell(20)
 	live.exactly(t, 20)
+	kv, err := b.KeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "b", Storage: jetstream.FileStorage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Put(t.Context(), "kept", []byte("before")); err != nil {
+		t.Fatal(err)
+	}
 	filler := filepath.Join(dir, "filler")
 	fill(t, filler)
 	tell(200)
@@ -278,6 +293,15 @@ func diskFull(t *testing.T, dir string) {
 	began := time.Now()
 	eventually(t, "it works again", func() bool { return b.Check(t.Context()) == nil })
 	t.Logf("cured %v after there was room", time.Since(began))
+	if got, err := kv.Get(t.Context(), "kept"); err != nil || string(got.Value()) != "before" {
+		t.Errorf("what was kept: got %v, %v", got, err)
+	}
+	if _, err := kv.Put(t.Context(), "kept", []byte("after")); err != nil {
+		t.Errorf("write after the cure: %v", err)
+	}
+	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, []plugin.LogLine{{Message: "after"}}); err != nil {
+		t.Errorf("log after the cure: %v", err)
+	}
 	tell(10)
 	live.exactly(t, 230)
 	eventually(t, "all stored", func() bool { return b.Stats().EventsPending == 0 && b.Stats().EventsPublished >= 230 })

@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,6 +45,7 @@ type Config struct {
 	AccessLog        string
 	LogLevel         string
 	LogFormat        string
+	OTLPEndpoint     string
 	InvocationEvents bool
 	Metrics          bool
 	OnExit           string
@@ -70,6 +72,8 @@ func Flags(fs *pflag.FlagSet, dataDir string, getenv func(string) string) *Confi
 	text(&c.OnExit, "on-exit", Stop, "what becomes of plugins when the daemon is told to stop: stop, or keep: detached ones go on and the next daemon adopts them")
 	text(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	text(&c.LogFormat, "log-format", "text", "text or json")
+	fs.StringVar(&c.OTLPEndpoint, "otlp-endpoint", env("otlp-endpoint", getenv("OTEL_EXPORTER_OTLP_ENDPOINT")),
+		"collector of OpenTelemetry that gets traces by OTLP over HTTP, such as http://127.0.0.1:4318 (default none)")
 	value := func(name string) { // of another type than text
 		if text := env(name, ""); text == "" {
 			return
@@ -117,6 +121,9 @@ func (c *Config) Check() error {
 	}
 	if c.NATSCredentials != "" && c.NATSURL == "" {
 		fault("nats-credentials", "is for --nats-url, which is not given")
+	}
+	if u, err := url.Parse(c.OTLPEndpoint); c.OTLPEndpoint != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		fault("otlp-endpoint", "%q is not a collector's URL; write http://HOST:PORT, such as http://127.0.0.1:4318", c.OTLPEndpoint)
 	}
 	if c.ShutdownTimeout <= 0 {
 		fault("shutdown-timeout", "%s is not more than 0", c.ShutdownTimeout)

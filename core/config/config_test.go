@@ -45,14 +45,34 @@ func TestFlags_ofEveryTypeHaveAVariable(t *testing.T) {
 	}
 }
 
+func TestFlags_otlpEndpointHasTheStandardVariableToo(t *testing.T) {
+	standard := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4318"}
+	ours := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4318", "PATCHBAY_OTLP_ENDPOINT": "http://b:4318"}
+	for _, tt := range []struct {
+		env  map[string]string
+		args []string
+		want string
+	}{
+		{nil, nil, ""}, {standard, nil, "http://a:4318"}, {ours, nil, "http://b:4318"}, {ours, []string{"--otlp-endpoint", "http://c:4318"}, "http://c:4318"},
+	} {
+		c := parse(t, tt.env, tt.args...)
+		if c.OTLPEndpoint != tt.want {
+			t.Errorf("%v %v: got %q, want %q", tt.env, tt.args, c.OTLPEndpoint, tt.want)
+		}
+		if err := c.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestCheck_tellsEveryFault(t *testing.T) {
 	c := parse(t, nil, "--listen", "off", "--nats-listen", "here", "--log-level", "loud", "--log-format", "xml",
-		"--nats-credentials", "x", "--on-exit", "burn", "--shutdown-timeout", "0s", "--data-dir", "")
+		"--nats-credentials", "x", "--on-exit", "burn", "--shutdown-timeout", "0s", "--otlp-endpoint", "here:4318", "--data-dir", "")
 	err := c.Check()
 	if err == nil {
 		t.Fatal("got no error")
 	}
-	for _, flag := range []string{"listen", "nats-listen", "log-level", "log-format", "nats-credentials", "on-exit", "shutdown-timeout", "data-dir"} {
+	for _, flag := range []string{"listen", "nats-listen", "log-level", "log-format", "nats-credentials", "on-exit", "shutdown-timeout", "otlp-endpoint", "data-dir"} {
 		if !strings.Contains(err.Error(), "--"+flag+":") {
 			t.Errorf("no fault of --%s in:\n%v", flag, err)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
 	"github.com/patchbay-dev/patchbay/core/supervise"
+	"github.com/patchbay-dev/patchbay/core/trace"
 )
 
 // Plugins finds the supervisor of a plugin.
@@ -24,6 +25,9 @@ type Plugins interface {
 
 // Dispatch invokes plugins. It is safe for concurrent use.
 type Dispatch struct {
+	// Trace tells of each invocation; nil: of none. To be set before the first.
+	Trace *trace.Tracer
+
 	plugins Plugins
 	record  func(plugin.InvocationRecord)
 	prefix  string
@@ -40,12 +44,21 @@ func New(plugins Plugins, record func(plugin.InvocationRecord)) *Dispatch {
 
 // Invoke calls one operation of one plugin, within the shorter of ctx's deadline
 // and spec.timeouts.invoke.
-func (d *Dispatch) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Result, error) {
+func (d *Dispatch) Invoke(ctx context.Context, in plugin.Invocation) (result plugin.Result, err error) {
+	in.ID = d.id(in.ID)
+	if d.Trace != nil {
+		traced, end := d.Trace.Dispatch(ctx, in)
+		ctx = traced
+		defer func() { end(err) }()
+	}
+	return d.invoke(ctx, in)
+}
+
+func (d *Dispatch) invoke(ctx context.Context, in plugin.Invocation) (plugin.Result, error) {
 	p, spec, err := d.find(in)
 	if err != nil {
 		return plugin.Result{}, err
 	}
-	in.ID = d.id(in.ID)
 	began := time.Now()
 	ctx, cancel := within(ctx, began, spec.Timeouts.Invoke.Std())
 	defer cancel()
@@ -62,12 +75,21 @@ func (d *Dispatch) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 
 // InvokeStream calls one operation and hands each part of the answer to send.
 // spec.timeouts.invoke bounds the wait for each part, not the whole answer.
-func (d *Dispatch) InvokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) error {
+func (d *Dispatch) InvokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) (err error) {
+	in.ID = d.id(in.ID)
+	if d.Trace != nil {
+		traced, end := d.Trace.Dispatch(ctx, in)
+		ctx = traced
+		defer func() { end(err) }()
+	}
+	return d.invokeStream(ctx, in, send)
+}
+
+func (d *Dispatch) invokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) error {
 	p, spec, err := d.find(in)
 	if err != nil {
 		return err
 	}
-	in.ID = d.id(in.ID)
 	began := time.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

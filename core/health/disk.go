@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -46,6 +47,16 @@ func Inodes(folder string) Question {
 		}
 		return nil
 	}}
+}
+
+// Daemon makes a Checker of a daemon: what is given, the room in its data folder, and
+// its adapters.
+func Daemon(folder string, adapters []plugin.Adapter, needed ...Question) *Checker {
+	questions := append(slices.Clone(needed), Disk(folder), Inodes(folder))
+	for _, a := range adapters {
+		questions = append(questions, Adapter(a))
+	}
+	return New(questions...)
 }
 
 // Adapter asks whether an adapter can launch plugins. One that depends on nothing

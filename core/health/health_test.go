@@ -118,7 +118,7 @@ func (f fake) Name() string                    { return "fake" }
 func (f fake) Available(context.Context) error { return f.why }
 
 func TestCheck_adaptersAreShownAndNotNeeded(t *testing.T) {
-	c := New(Disk(t.TempDir()), Inodes(t.TempDir()), Adapter(fake{why: errTest}))
+	c := Daemon(t.TempDir(), []plugin.Adapter{fake{why: errTest}})
 	for _, a := range c.Needed(t.Context()) {
 		if a.Err != nil || a.Advisory {
 			t.Errorf("got %+v", a)

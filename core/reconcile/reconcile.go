@@ -46,6 +46,9 @@ type Reconciler struct {
 	// Statuses are what the bus keeps of instances; nil: none. To be set before
 	// Boot.
 	Statuses Statuses
+	// Took is told how long each comparison took, of one plugin or of all. It may be
+	// nil; to be set before Run.
+	Took func(time.Duration)
 
 	entries sync.Map                    // name -> *entry; written by Run's goroutine only
 	found   map[string]*supervise.Found // by plugin, not yet handed to a supervisor; Run's goroutine's
@@ -86,13 +89,22 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case name := <-names:
-			r.sync(ctx, name)
+			r.timed(func() { r.sync(ctx, name) })
 		case name := <-r.gone:
 			r.forget(name)
-			r.sync(ctx, name)
+			r.timed(func() { r.sync(ctx, name) })
 		case <-ticker.C:
-			r.syncAll(ctx)
+			r.timed(func() { r.syncAll(ctx) })
 		}
+	}
+}
+
+// timed tells how long one comparison took.
+func (r *Reconciler) timed(compare func()) {
+	began := time.Now()
+	compare()
+	if r.Took != nil {
+		r.Took(time.Since(began))
 	}
 }
 

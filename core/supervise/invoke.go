@@ -20,6 +20,11 @@ func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (result plugi
 		return plugin.Result{}, err
 	}
 	defer p.leave()
+	if p.deps.Trace != nil {
+		traced, call, end := p.deps.Trace(ctx, one.adapter.Name(), in)
+		ctx, in = traced, call
+		defer func() { end(err) }()
+	}
 	defer p.survive("invoke", &err)
 	if one.job != nil {
 		return p.run(ctx, one.job, in)
@@ -35,6 +40,11 @@ func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send fu
 		return err
 	}
 	defer p.leave()
+	if p.deps.Trace != nil {
+		traced, call, end := p.deps.Trace(ctx, one.adapter.Name(), in)
+		ctx, in = traced, call
+		defer func() { end(err) }()
+	}
 	defer p.survive("invoke", &err)
 	if s, ok := one.instance.(plugin.StreamInvoker); ok {
 		return s.InvokeStream(ctx, in, send)

@@ -95,6 +95,9 @@ type Deps struct {
 	// Request returns nil when somebody answers a request on the bus before ctx
 	// ends.
 	Request func(ctx context.Context, subject string) error
+	// Trace is asked around each call of an instance; nil: nobody is. It returns what
+	// the instance is given, and what is told how the call ended.
+	Trace func(ctx context.Context, adapter string, in plugin.Invocation) (context.Context, plugin.Invocation, func(error))
 	// RunDir holds one folder per running instance. Its path is short: see
 	// plugin.Launch.Dir.
 	RunDir string

@@ -13,6 +13,7 @@ var direction = []struct {
 	reason string
 }{
 	{"core/plugin", nil, "the vocabulary stands on the standard library alone, so that everybody can use it"},
+	{"core/trace", []string{"core/plugin"}, "tells of invocations, and knows nobody"},
 	{"core/health", []string{"core/plugin"}, "asks what it is given, and knows nobody"},
 	{"core/lifecycle", []string{"core/plugin"}, "the state machine is pure"},
 	{"core/grant", []string{"core/plugin"}, "decisions are pure"},
@@ -23,7 +24,7 @@ var direction = []struct {
 	{"core/bus", []string{"core/plugin"}, "the bus carries nouns and knows no other room"},
 	{"core/store", []string{"core/plugin", "core/bus"}, "desired state lies in the bus's JetStream"},
 	{"core/supervise", []string{"core/plugin", "core/lifecycle"}, "what it needs of logs, secrets and bus are interfaces of its own"},
-	{"core/dispatch", []string{"core/plugin", "core/grant", "core/supervise"}, "three frames from caller to plugin, the bus not on the path"},
+	{"core/dispatch", []string{"core/plugin", "core/grant", "core/supervise", "core/trace"}, "three frames from caller to plugin, the bus not on the path"},
 	{"core/reconcile", []string{"core/plugin", "core/manifest", "core/supervise", "core/dispatch", "core/store", "core/bus"}, "compares what is applied with what runs, and shows both as one registry"},
 	{"core/api/wire", []string{"core/plugin"}, "clients import it"},
 	{"core/api", []string{"core/..."}, "the top of core; adapters reach it through serve only"},
@@ -125,6 +126,8 @@ var homes = []struct {
 	{"github.com/spf13/cobra", []string{"cmd/patchbay"}, "verbs and flags"},
 	{"github.com/spf13/pflag", []string{"cmd/patchbay", "core/config"}, "cobra's flags; the settings declare theirs"},
 	{"go.yaml.in/yaml/v3", []string{"core/manifest", "cmd/patchbay/internal/cli", "adapters/provider"}, "manifests in, -o yaml out; a provider's define output is YAML"},
+	{"go.opentelemetry.io/otel", []string{"core/trace"}, "traces by OTLP; the rest of the house sees begin and end"},
+	{"go.opentelemetry.io/proto/otlp", nil, "tests only: what a collector is sent"},
 	{"github.com/prometheus/client_golang", []string{"core/api"}, "/metrics"},
 	{"github.com/prometheus/client_model", nil, "tests only: reading /metrics"},
 	{"github.com/santhosh-tekuri/jsonschema/v6", []string{"core/manifest"}, "checks that the schema and the decoder agree"},

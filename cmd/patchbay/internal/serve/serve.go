@@ -22,17 +22,9 @@ import (
 	"github.com/patchbay-dev/patchbay/core/manifest"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 	"github.com/patchbay-dev/patchbay/core/reconcile"
-	"github.com/patchbay-dev/patchbay/core/secret"
 	"github.com/patchbay-dev/patchbay/core/store"
-	"github.com/patchbay-dev/patchbay/core/supervise"
+	"github.com/patchbay-dev/patchbay/core/trace"
 )
-
-// startsMax bounds launches under way at the same time: enough that a few that
-// hang hold nobody up, few enough that a boot does not swamp the machine.
-const startsMax = 64
-
-// removalsMax bounds threads that wait for the disk.
-const removalsMax = 4
 
 // Run serves until ctx ends.
 func Run(ctx context.Context, c *config.Config, version wire.Version) error {
@@ -52,14 +44,19 @@ func Run(ctx context.Context, c *config.Config, version wire.Version) error {
 	}
 	log := c.Logger()
 	c.WarnOfTheWorld(log)
-	d, err := build(ctx, c, folder, log)
+	tracer, err := trace.Open(ctx, trace.Options{Endpoint: c.OTLPEndpoint, Node: folder.Node, Version: version.Version, Log: log})
+	if err != nil {
+		return err
+	}
+	defer tracer.Close()
+	d, err := build(ctx, c, folder, tracer, log)
 	if err != nil {
 		return err
 	}
 	defer d.bus.Close()
 	control := api.New(api.Deps{
 		Plugins: d.registry, Invoker: d.dispatch, Events: d.bus, Logs: d.logs, Parser: d.parser, Health: d.checker, Strays: d.reconciler,
-		Token: folder.Token, Version: version, Log: log, AccessLog: access, Metrics: d.metrics,
+		Token: folder.Token, Version: version, Log: log, AccessLog: access, Metrics: d.metrics, BusStats: d.bus.Stats, Trace: tracer,
 	})
 	if err := d.reconciler.Boot(ctx); err != nil {
 		return err
@@ -89,7 +86,7 @@ type daemon struct {
 	checker    *health.Checker
 }
 
-func build(ctx context.Context, c *config.Config, folder *config.Folder, log *slog.Logger) (d *daemon, err error) {
+func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer *trace.Tracer, log *slog.Logger) (d *daemon, err error) {
 	all := adapters.All(adapters.Options{Node: folder.Node})
 	d = &daemon{parser: manifest.NewParser(all...)}
 	if c.Metrics {
@@ -106,59 +103,20 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, log *sl
 		d.bus.Close()
 		return nil, err
 	}
-	d.logs = logs.New(logs.Options{Publish: d.bus.LogBatch, History: d.history, Log: log})
+	d.logs = logs.New(logs.Options{Publish: d.metrics.CountLogs(d.bus.LogBatch), History: d.history, Log: log})
 	d.reporter = reconcile.NewReporter(folder.Node, d.bus.Status, d.bus.Event, log)
 	d.reporter.Drop = d.bus.Forget
-	d.reconciler = reconcile.New(d.store, d.supervision(c, folder, all, log), folder.Node, d.bus.Event)
-	d.reconciler.Statuses = d.bus
-	d.dispatch = dispatch.New(d.reconciler, d.invoked)
-	d.checker = d.health(folder.Path, all)
+	deps := d.supervision(c, folder, all, log)
+	deps.Trace = tracer.Calls()
+	d.reconciler = reconcile.New(d.store, deps, folder.Node, d.bus.Event)
+	d.reconciler.Statuses, d.reconciler.Took = d.bus, d.metrics.Reconciled
+	d.dispatch = dispatch.New(d.reconciler, d.metrics.CountInvocations(d.bus.Invoked))
+	d.dispatch.Trace = tracer
+	d.checker = health.Daemon(folder.Path, all, health.Question{Name: "bus", Ask: d.bus.Check}, health.Question{Name: "store", Ask: d.store.Check})
 	d.registry = reconcile.Registry{Reconciler: d.reconciler, Dispatch: d.dispatch}
 	return d, nil
 }
 
-// supervision is what every supervisor is given.
-func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plugin.Adapter, log *slog.Logger) *supervise.Deps {
-	byName := map[string]plugin.Adapter{}
-	for _, a := range all {
-		byName[a.Name()] = a
-	}
-	return &supervise.Deps{
-		Adapters: byName,
-		OpenLog: func(name, instance, dir string, capture int) supervise.Log {
-			return d.logs.Open(name, instance, dir, capture)
-		},
-		ResumeLog: func(name, instance, dir string, capture int) supervise.Log {
-			return d.logs.Open(name, instance, dir, capture)
-		},
-		Resolve: secret.Folder{Path: c.SecretsDir}.Resolve, Node: folder.Node, Leaving: func() bool { return c.OnExit == config.Keep },
-		Changed: d.reporter.Changed, Refreshed: d.reporter.Refreshed, Forget: d.reporter.Forget,
-		Host: func(name string) plugin.Host {
-			return dispatch.Host{Plugin: name, Node: folder.Node, Dispatch: d.dispatch, Publish: d.bus.Event}
-		},
-		OpenPipe: func(s plugin.Stream) (supervise.Pipe, error) { return d.bus.Pipe(s) }, Request: d.bus.Request,
-		RunDir: folder.RunDir, Starts: make(chan struct{}, startsMax), Removals: make(chan struct{}, removalsMax), Log: log,
-	}
-}
-
 func (d *daemon) history(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error] {
 	return d.bus.LogHistory(ctx, bus.LogQuery{Plugin: q.Plugin, Since: q.Since, After: q.After, Tail: q.Tail})
-}
-
-func (d *daemon) invoked(r plugin.InvocationRecord) {
-	d.bus.Invoked(r)
-	if d.metrics != nil {
-		d.metrics.Invoked(r)
-	}
-}
-
-// health is what /readyz tells.
-func (d *daemon) health(folder string, all []plugin.Adapter) *health.Checker {
-	questions := []health.Question{
-		{Name: "bus", Ask: d.bus.Check}, {Name: "store", Ask: d.store.Check}, health.Disk(folder), health.Inodes(folder),
-	}
-	for _, a := range all {
-		questions = append(questions, health.Adapter(a))
-	}
-	return health.New(questions...)
 }
