@@ -31,6 +31,9 @@ func leaked() string {
 		left = ""
 		buf := make([]byte, 1<<20)
 		for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+			if os.Getenv(diskEnv) != "" && strings.Contains(g, "msgBlock).flushLoop") {
+				continue // nats-server 2.15 may leave one for a block whose last write found no room
+			}
 			if strings.Contains(g, "nats") || strings.Contains(g, "core/bus.(*Bus)") {
 				left += g + "\n\n"
 			}
