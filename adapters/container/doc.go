@@ -17,7 +17,10 @@
 //   - An engine that goes away for a while does not make its plugins dead: an
 //     exit is only reported when an engine has said so.
 //   - A container outlives the daemon's death; the next daemon with the same
-//     node name sweeps it (Sweep).
+//     node name sweeps it (Sweep). A run of a job and a bound service do not: the
+//     reaper of adapters/internal/proc asks the engine to remove them, where that
+//     is spoken to on a unix socket or plain TCP.
+//   - The engine keeps the limits; what it warns of is told by Limits.
 //   - An image is created by its id, after spec.digest was compared with its id
 //     and its registry digests, so that a tag that moves cannot slip in between.
 //

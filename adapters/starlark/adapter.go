@@ -159,15 +159,23 @@ func (a *Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance,
 }
 
 // load runs the module's body.
-func (i *instance) load(ctx context.Context) (globals star.StringDict, err error) {
+func (i *instance) load(ctx context.Context) (star.StringDict, error) {
 	c := i.adapter.calls.Get().(*call)
 	c.loading = true
-	err = c.run(ctx, i, func(thread *star.Thread) error {
-		globals, err = i.code.program.Init(thread, i.adapter.names)
+	made := make(chan star.StringDict, 1)
+	waited, err := c.run(ctx, i, func(c *call) error {
+		globals, err := i.code.program.Init(&c.thread, i.adapter.names)
 		globals.Freeze()
+		made <- globals
 		return err
 	})
-	i.adapter.release(c)
+	var globals star.StringDict
+	if waited && err == nil {
+		globals = <-made
+	}
+	if waited {
+		i.adapter.release(c)
+	}
 	var refusal *plugin.Refusal
 	if errors.As(err, &refusal) {
 		err = fmt.Errorf("module: %w: %w", plugin.ErrInvalid, refusal)

@@ -37,6 +37,9 @@ type call struct {
 	loading  bool
 	limit    string // which one was reached, "" for none
 	spent    bool   // cancelled or panicked: not to be used again
+	over     bool   // it is not running any more; instance.mu is for it and for left
+	left     bool   // its caller has gone without waiting for the end
+	done     chan error
 	printed  int
 	stdout   io.Writer
 	scratch  []byte
@@ -44,7 +47,7 @@ type call struct {
 }
 
 func newCall() *call {
-	c := &call{}
+	c := &call{done: make(chan error, 1)}
 	c.thread.Print = c.print
 	c.thread.OnMaxSteps = c.account
 	c.thread.SetLocal(callKey, c)
@@ -66,37 +69,6 @@ func (c *call) account(t *star.Thread) {
 	t.Cancel(c.limit)
 }
 
-// run executes f on the call's thread with the limits of the instance and of ctx.
-func (c *call) run(ctx context.Context, i *instance, f func(*star.Thread) error) (err error) {
-	if err := ctx.Err(); err != nil {
-		return ended(err)
-	}
-	if err := i.begin(c); err != nil {
-		return err
-	}
-	defer i.end(c)
-	c.instance, c.ctx = i, ctx
-	c.thread.SetMaxExecutionSteps(min(stepsBetween, i.steps))
-	if ctx.Done() != nil {
-		stop := context.AfterFunc(ctx, c.cancel)
-		defer func() {
-			if !stop() {
-				c.spent = true // the function may still run
-			}
-		}()
-	}
-	defer func() {
-		if v := recover(); v != nil {
-			c.spent = true
-			err = fmt.Errorf("starlark: %w: the interpreter panicked: %v", plugin.ErrUnavailable, v)
-		}
-	}()
-	if err := f(&c.thread); err != nil {
-		return c.explain(err)
-	}
-	return nil
-}
-
 // release makes c ready for another invocation, or drops it.
 func (a *Adapter) release(c *call) {
 	if c.spent {
@@ -105,6 +77,7 @@ func (a *Adapter) release(c *call) {
 	c.thread.Steps = 0
 	c.instance, c.ctx, c.stdout = nil, nil, nil
 	c.loading, c.printed = false, 0
+	c.over = false
 	if cap(c.scratch) > scratchBytesMax {
 		c.scratch = nil
 	}

@@ -22,13 +22,16 @@
 // default) reads spec.env. print writes lines to the log's stdout.
 //
 // The adapter owns the compiled modules, each compiled once however many plugins
-// have it, and no goroutine. An instance owns its globals, which are frozen once
+// have it, and a goroutine per invocation under way. An instance owns its globals, which are frozen once
 // the module's body ran, so that operations run at the same time; each invocation
 // has a thread of its own, cancelled with its context and at Stop.
 //
 // What is bounded: steps and nesting depth, the sizes of module, argument, result,
-// JSON text and print. What is not: a single builtin call cannot be interrupted
-// (sorting five million items takes 2 s), and memory is bounded per process, not
-// per plugin ("a" * 1000000000 is one step and a gigabyte). Code that is not
-// trusted belongs into a container.
+// JSON text and print. What is not: memory is bounded per process, not per plugin
+// ("a" * 1000000000 is one step and a gigabyte), and a single builtin call cannot be
+// interrupted (sorting five million items takes 2 s). Its caller is answered when
+// the time is over all the same, and the builtin left to its end; while a plugin has
+// two of those, it is busy. Limits of memory, cpu, pids and open files are refused:
+// Go can hold no goroutine to them. Code that is not trusted belongs into a
+// container.
 package starlark

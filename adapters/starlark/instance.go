@@ -14,7 +14,7 @@ import (
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
-// instance is one plugin's frozen globals. It has no goroutine; ten thousand of
+// instance is one plugin's frozen globals. It has no goroutine but its calls'; ten thousand of
 // them must be cheap, so it keeps of its launch only what it needs.
 type instance struct {
 	adapter *Adapter
@@ -31,6 +31,7 @@ type instance struct {
 
 	mu       sync.Mutex
 	running  []*call
+	left     int // of running: those whose callers have gone
 	stopping bool
 	exit     *plugin.Exit  // set before gone is closed
 	gone     chan struct{} // closed once it is stopping and nothing runs
@@ -49,6 +50,9 @@ func (i *instance) begin(c *call) error {
 	if i.stopping {
 		return fmt.Errorf("starlark: %w: the plugin was stopped", plugin.ErrUnavailable)
 	}
+	if i.left >= leftMax {
+		return fmt.Errorf("starlark: %w: builtins of %d earlier calls are still at work", plugin.ErrBusy, i.left)
+	}
 	c.index = len(i.running)
 	i.running = append(i.running, c)
 	return nil
@@ -63,12 +67,28 @@ func (i *instance) end(c *call) {
 	i.running[c.index].index = c.index
 	i.running[last] = nil
 	i.running = i.running[:last]
+	c.over = true
+	if c.left {
+		i.left--
+	}
 	if i.stopping {
 		c.spent = true // it was cancelled
 		if last == 0 {
 			i.close()
 		}
 	}
+}
+
+// leave notes that nobody waits for c any more; false when it has just ended.
+func (i *instance) leave(c *call) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if c.over {
+		return false
+	}
+	c.left = true
+	i.left++
+	return true
 }
 
 // close ends the instance; mu is held.
@@ -145,9 +165,8 @@ func (i *instance) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 		return plugin.Result{}, fmt.Errorf("starlark: %w: argument of %s %w", plugin.ErrInvalid, in.Operation, err)
 	}
 	c := i.adapter.calls.Get().(*call)
-	var result plugin.Result
-	err = c.run(ctx, i, func(thread *star.Thread) error {
-		v, err := star.Call(thread, f, args, kwargs)
+	waited, err := c.run(ctx, i, func(c *call) error {
+		v, err := star.Call(&c.thread, f, args, kwargs)
 		if err != nil {
 			return err
 		}
@@ -155,10 +174,15 @@ func (i *instance) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 		if err != nil {
 			return fmt.Errorf("result of %s: %w", in.Operation, err)
 		}
-		result = plugin.Result{Data: slices.Clone(c.scratch), ContentType: "application/json"}
 		return nil
 	})
-	i.adapter.release(c)
+	var result plugin.Result
+	if err == nil {
+		result = plugin.Result{Data: slices.Clone(c.scratch), ContentType: "application/json"}
+	}
+	if waited {
+		i.adapter.release(c)
+	}
 	return result, err
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/hashicorp/go-plugin/examples/grpc/shared"
 
+	"github.com/patchbay-dev/patchbay/adapters"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 	"github.com/patchbay-dev/patchbay/test/conformance"
@@ -29,7 +30,8 @@ const examples = "github.com/hashicorp/go-plugin/examples/"
 var built string
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m)) // adapters.Child is for plugins that get a /tmp of their own
+	adapters.Child()
+	os.Exit(run(m))
 }
 
 func run(m *testing.M) int {

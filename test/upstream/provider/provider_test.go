@@ -1,9 +1,6 @@
 // Package provider_test runs providers on the real Digital Rebar plugin library,
 // unmodified, under the adapter: one of ours that calls the library as its
 // documentation says, and the library's own example, the incrementer.
-//
-// Nothing here needs adapters.Child: the adapter starts providers by a plain fork
-// and exec.
 package provider_test
 
 import (
@@ -22,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/patchbay-dev/patchbay/adapters"
 	"github.com/patchbay-dev/patchbay/adapters/provider"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 	"github.com/patchbay-dev/patchbay/test/conformance"
@@ -36,7 +34,10 @@ const (
 // builtVar names the folder of the built providers.
 const builtVar = "UPSTREAM_PROVIDERS"
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	adapters.Child()
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "upstream-provider-")
