@@ -152,8 +152,8 @@ func (o *output) join(late map[plugin.LogStream][]byte, must bool) bool {
 	defer o.mu.Unlock()
 	before := map[plugin.LogStream]int{}
 	for name, s := range o.streams {
-		before[name] = overlap(late[name], s.held)
-		if apart := before[name] == len(late[name]); apart && len(late[name])+len(s.held) > 0 && !must {
+		var met bool
+		if before[name], met = overlap(late[name], s.held); !met && !must {
 			return false
 		}
 	}

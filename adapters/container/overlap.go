@@ -1,33 +1,43 @@
 package container
 
+import "bytes"
+
 // overlapBytesMax is how much of what came over the connection is looked for in
 // the engine's log: several hundred lines.
 const overlapBytesMax = 64 << 10
 
 // overlap returns how much of logged lies before where live begins. Both are
 // pieces of one stream; logged ends wherever it was read to, and live begins
-// wherever the connection was made, perhaps amid a line. Where a stream repeats
-// itself, the earliest place counts: little is printed while a connection is
-// made. Without anything in common it is all of logged.
-func overlap(logged, live []byte) int {
-	live = live[:min(len(live), overlapBytesMax)]
-	if len(live) == 0 {
-		return len(logged)
+// wherever the connection was made, perhaps amid a line. They met when live has
+// the end of logged: it is the earliest place where that may be, which counts for
+// a stream that repeats itself. Else it is where live stands amid logged, and
+// without anything in common all of logged.
+func overlap(logged, live []byte) (before int, met bool) {
+	head := live[:min(len(live), overlapBytesMax)]
+	if len(head) == 0 {
+		return len(logged), len(logged) == 0
 	}
-	back := borders(live)
-	matched := 0
-	for end, b := range logged {
-		for matched > 0 && live[matched] != b {
+	back, amid, matched := borders(head), len(logged), 0
+	for i, b := range logged {
+		for matched > 0 && head[matched] != b {
 			matched = int(back[matched-1])
 		}
-		if live[matched] == b {
+		if head[matched] == b {
 			matched++
 		}
-		if matched == len(live) {
-			return end + 1 - matched
+		if matched < len(head) {
+			continue
 		}
+		begin := i + 1 - matched
+		if bytes.HasPrefix(live, logged[begin:]) {
+			return begin, true
+		}
+		amid, matched = min(amid, begin), int(back[matched-1])
 	}
-	return len(logged) - matched
+	if matched > 0 {
+		return len(logged) - matched, true
+	}
+	return amid, false
 }
 
 // borders gives for each prefix of p the length of the longest shorter prefix
