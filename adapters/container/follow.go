@@ -57,13 +57,19 @@ func (i *instance) follow(reading, ctx context.Context, conn *types.HijackedResp
 	}
 	for {
 		if joined && i.ends(ctx, endWait) {
-			return
+			break
 		}
 		joined = i.rejoin(reading, ctx) == nil
 		if !joined && i.ends(ctx, endWait) {
-			_ = i.lastOutput(ctx) // what it has is all there is
-			return
+			break
 		}
+	}
+	select {
+	case <-i.output.over:
+		if !joined || i.breaks > 0 {
+			_ = i.lastOutput(ctx) // what it has is all there is
+		}
+	default: // left
 	}
 }
 
@@ -176,7 +182,7 @@ func (i *instance) catchUp(ctx context.Context, until time.Time) (late map[plugi
 		if intact {
 			c.take(r)
 		}
-		return true
+		return intact || r.at.Before(p.Mark.Add(disorder))
 	})
 	if err != nil || intact {
 		return c.late, err
@@ -233,7 +239,9 @@ func (i *instance) keep(ctx context.Context) {
 		case <-tick.C:
 		}
 		if p := i.output.reached(); p.Seen != tried && (p.Mark.IsZero() || time.Since(p.Seen) > markQuiet) {
-			tried = p.Seen
+			if !p.Mark.IsZero() {
+				tried = p.Seen
+			}
 			i.moveMark(ctx, p)
 		}
 		if p := i.output.reached(); p != saved {

@@ -53,6 +53,8 @@ type instance struct {
 	ask   sync.Once
 	gone  chan struct{} // closed when exit is set and the container is removed, or left
 	exit  plugin.Exit
+	// breaks is how often the engine was lost from sight; set before output.over.
+	breaks int
 }
 
 var (
@@ -220,6 +222,7 @@ func (i *instance) await(ctx context.Context, exits <-chan container.WaitRespons
 				code = int(r.StatusCode)
 			}
 		case <-errs:
+			i.breaks++
 		}
 		for {
 			exit, over, err := i.ended(ctx, code)

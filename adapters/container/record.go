@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -73,7 +74,7 @@ func records(from io.Reader, take func(record) bool) error {
 		if size > recordBytesMax {
 			return fmt.Errorf("engine's log: %w: a record of %d bytes", plugin.ErrInvalid, size)
 		}
-		data = append(data[:0], make([]byte, size)...)
+		data = slices.Grow(data[:0], size)[:size]
 		if _, err := io.ReadFull(r, data); err != nil {
 			return class("engine's log", err)
 		}
