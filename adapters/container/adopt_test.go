@@ -270,9 +270,33 @@ func TestAdopt_outputThatIsGone(t *testing.T) {
 	if told := strings.Join(out.all(plugin.PluginLog), " "); strings.Count(told, "output is missing") != 1 {
 		t.Errorf("plugin log: got %q, want once that output is missing", told)
 	}
-	if got := len(out.all(plugin.Stdout)); got < count/10 || got >= count {
+	got := len(out.all(plugin.Stdout))
+	if got < count/10 || got >= count {
 		t.Errorf("stdout: got %d lines of %d, want what the engine still had", got, count)
 	}
+	// Without the position nobody knows either, and what comes next is not taken
+	// for what is known.
+	r.Instance.(plugin.Survivor).Leave()
+	if err := os.Remove(position); err != nil {
+		t.Fatal(err)
+	}
+	out.mu.Lock() // as if the first had arrived before the flood
+	out.lines[plugin.Stdout] = append(make([]string, count), out.lines[plugin.Stdout]...)
+	out.mu.Unlock()
+	r = adopt(t, newAdapter(t), r)
+	conformance.Eventually(t, 20*time.Second, func() error {
+		if told := strings.Join(out.all(plugin.PluginLog), " "); strings.Count(told, "output is missing") != 2 {
+			return fmt.Errorf("plugin log: got %q, want once more that output is missing", told)
+		}
+		return nil
+	})
+	r.say(t, "print", `{"text": "after all"}`)
+	conformance.Eventually(t, 20*time.Second, func() error {
+		if all := out.all(plugin.Stdout); len(all) != count+got+1 || all[count+got] != "after all" {
+			return fmt.Errorf("stdout: got %d lines, want %d", len(all), count+got+1)
+		}
+		return nil
+	})
 }
 
 // A daemon that is killed leaves no position but the last that it wrote down.

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -172,7 +173,7 @@ func (i *instance) lastOutput(ctx context.Context) error {
 // it has from until on.
 func (i *instance) catchUp(ctx context.Context, until time.Time) (late map[plugin.LogStream][]byte, err error) {
 	p := i.output.reached()
-	c := catcher{o: i.output, until: until, skip: p, late: map[plugin.LogStream][]byte{}}
+	c := catcher{o: i.output, until: until, skip: p, late: map[plugin.LogStream][]byte{}, lines: map[plugin.LogStream]uint64{}}
 	intact, since := p.Mark.IsZero(), p.Mark
 	if !intact {
 		since = since.Add(-disorder)
@@ -184,8 +185,14 @@ func (i *instance) catchUp(ctx context.Context, until time.Time) (late map[plugi
 		}
 		return intact || r.at.Before(p.Mark.Add(disorder))
 	})
-	if err != nil || intact {
-		return c.late, err
+	switch {
+	case err != nil:
+		return nil, err
+	case p.Mark.IsZero() && i.output.lacks(c.lines): // the position is lost, and the log's beginning
+		i.output.lost()
+		return c.late, nil
+	case intact:
+		return c.late, nil
 	}
 	i.output.lost()
 	c.skip = position{}
@@ -204,10 +211,12 @@ type catcher struct {
 	until time.Time
 	skip  position // its bytes were taken already
 	late  map[plugin.LogStream][]byte
+	lines map[plugin.LogStream]uint64 // that ended, of all the records
 }
 
 func (c *catcher) take(r record) {
 	c.o.markFirst(r)
+	c.lines[r.stream] += uint64(bytes.Count(r.text, []byte{'\n'}))
 	skip := &c.skip.Stdout.Bytes
 	if r.stream == plugin.Stderr {
 		skip = &c.skip.Stderr.Bytes
@@ -264,7 +273,7 @@ func (i *instance) moveMark(ctx context.Context, p position) {
 		})
 		return
 	}
-	if p.Stdout.Bytes+p.Stderr.Bytes < markBytes {
+	if !p.Mark.Equal(nowhere) && p.Stdout.Bytes+p.Stderr.Bytes < markBytes {
 		return
 	}
 	var before, last record

@@ -184,11 +184,11 @@ func (o *output) save() {
 	}
 }
 
-// markFirst marks the log's first record, if nothing is marked.
+// markFirst marks r, from which on all is to be taken, if nothing is marked.
 func (o *output) markFirst(r record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.mark.IsZero() {
+	if o.mark.IsZero() || o.mark.Equal(nowhere) {
 		o.mark = r.at
 	}
 }
@@ -200,7 +200,7 @@ func (o *output) markLast(p position, r record) {
 	defer o.mu.Unlock()
 	s := o.streams[r.stream]
 	same := min(len(s.tail), len(r.text))
-	if o.flow != passing || o.position() != p || same == 0 || !bytes.Equal(s.tail[len(s.tail)-same:], r.text[len(r.text)-same:]) {
+	if o.flow != passing || o.position() != p || !bytes.Equal(s.tail[len(s.tail)-same:], r.text[len(r.text)-same:]) {
 		return
 	}
 	for name, each := range o.streams {
@@ -223,6 +223,19 @@ func (o *output) lines(name plugin.LogStream) uint64 {
 	return o.resumer.Lines(name)
 }
 
+// lacks reports whether an earlier daemon took more lines of a stream than a log
+// has that should have them all.
+func (o *output) lacks(lines map[plugin.LogStream]uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for name, s := range o.streams {
+		if s.had > lines[name] {
+			return true
+		}
+	}
+	return false
+}
+
 // lost says that the log no longer has the mark, and begins anew behind the lines
 // that the core has.
 func (o *output) lost() {
@@ -234,7 +247,7 @@ func (o *output) lost() {
 			o.resumer.Resume(name, s.at.Lines)
 		}
 	}
-	o.mark = time.Time{}
+	o.mark = nowhere
 	_, _ = io.WriteString(o.note, "output is missing here, and it is not known how many lines: the engine rotated its log while nobody read it\n")
 }
 

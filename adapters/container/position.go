@@ -13,6 +13,9 @@ const (
 	positionBytesMax = 4 << 10
 )
 
+// nowhere is a mark that no log has: there is nothing to go back to.
+var nowhere = time.Unix(2, 0).UTC()
+
 // position says how far the output was read, in terms of the engine's log: what
 // was printed since can be read there.
 type position struct {
