@@ -38,6 +38,7 @@ var (
 	_ plugin.Specifier    = (*Adapter)(nil)
 	_ plugin.Availability = (*Adapter)(nil)
 	_ plugin.Sweeper      = (*Adapter)(nil)
+	_ plugin.Adopter      = (*Adapter)(nil)
 )
 
 // New returns the adapter. It does no I/O; what is wrong with the host is told by

@@ -2,6 +2,7 @@ package container_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -105,20 +106,26 @@ func TestEngineAway(t *testing.T) {
 		t.Errorf("invoke while the engine is away: %v", err)
 	}
 
+	print := func(text string) {
+		if _, err := i.Invoke(within(t), plugin.Invocation{Operation: "print", Data: []byte(`{"text": "` + text + `"}`)}); err != nil {
+			t.Error(err)
+		}
+	}
+	printed := func(want string) {
+		conformance.Eventually(t, 10*time.Second, func() error {
+			if got := l.Output.(*conformance.Output).Text(plugin.Stdout); got != want {
+				return fmt.Errorf("stdout: got %q, want %q", got, want)
+			}
+			return nil
+		})
+	}
+	print("while away")
 	g.open(t)
-	n := 0
-	conformance.Eventually(t, 10*time.Second, func() error { // until it is attached again
-		n++
-		if _, err := i.Invoke(within(t), plugin.Invocation{Operation: "print", Data: []byte(`{"text": "back again"}`)}); err != nil {
-			return err
-		}
-		if !strings.Contains(l.Output.(*conformance.Output).All(), "back again") {
-			return errors.New("output is not followed")
-		}
-		return nil
-	})
+	print("back again")
+	printed("listening on :8080\nwhile away\nback again\n")
 
 	g.shut()
+	print("last words")
 	_, _ = i.Invoke(within(t), plugin.Invocation{Operation: "exit", Data: []byte(`{"code": 9}`)})
 	g.open(t)
 	select {
@@ -129,5 +136,6 @@ func TestEngineAway(t *testing.T) {
 	case <-time.After(15 * time.Second):
 		t.Error("exit while the engine was away: not noticed")
 	}
+	printed("listening on :8080\nwhile away\nback again\nlast words\n")
 	nothingOf(t, l.ID)
 }

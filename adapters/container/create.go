@@ -23,8 +23,8 @@ import (
 const loopback = "127.0.0.1"
 
 // logOptions bound the engine's own copy of the output, which is for `docker
-// logs` and for reading up on a crash of the daemon; the plugin's log is what we
-// read ourselves. The driver `local` takes twice what json-file does.
+// logs` and for what is printed while no daemon listens; the plugin's log is what
+// we read ourselves. The driver `local` takes twice what json-file does.
 func logOptions() container.LogConfig {
 	return container.LogConfig{Type: "local", Config: map[string]string{"max-size": "10m", "max-file": "3"}}
 }

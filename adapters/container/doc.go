@@ -12,15 +12,25 @@
 //     exit is missed; the engine's own restart policy and auto-removal are never
 //     used. A container is removed, with its anonymous volumes, once its exit is
 //     known and its output is read. One that cannot start is removed too.
-//   - Output is always read, so that a plugin never blocks on the daemon. The
-//     engine keeps a second, bounded copy for `docker logs`.
+//   - Output is always read, so that a plugin never blocks on the daemon, but for
+//     a flood while a gap is filled (below). The engine keeps a second copy, the
+//     last 20 to 30 MB, for `docker logs` and for gaps.
 //   - An engine that goes away for a while does not make its plugins dead: an
 //     exit is only reported when an engine has said so.
-//   - A container outlives the daemon's death; the next daemon with the same
-//     node name sweeps it (Sweep). A run of a job and a bound service do not: the
-//     reaper of adapters/internal/proc asks the engine to remove them, where that
-//     is spoken to on a unix socket or plain TCP.
+//   - A service outlives the daemon unless it is bound. The next daemon with the
+//     same node name finds it again (Adopt), by its id, labels and start; what
+//     nobody adopts it sweeps (Sweep). A run of a job and a bound service end with
+//     the daemon: the reaper of adapters/internal/proc asks the engine to remove
+//     them, where that is spoken to on a unix socket or plain TCP.
 //   - The engine keeps the limits; what it warns of is told by Limits.
+//   - What is printed while no daemon listens, or the engine is away, is neither
+//     lost nor read twice. Output comes over a connection, because engines lose
+//     most of a burst when a log that is followed is rotated; the gap between two
+//     connections is read from the engine's log, from a mark (position) on, and
+//     joined where the log and the new connection have the same (overlap). Only
+//     for a stream that repeats itself many times a second while it is joined a
+//     line more or less cannot be told. Output that the engine has rotated away is
+//     gone, and that is said.
 //   - An image is created by its id, after spec.digest was compared with its id
 //     and its registry digests, so that a tag that moves cannot slip in between.
 //

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -25,8 +26,8 @@ const (
 	// does not answer: a restart of dockerd takes a second or two.
 	retryMin = 50 * time.Millisecond
 	retryMax = 2 * time.Second
-	// drainMax is how long output may still arrive after the exit. The engine
-	// closes the stream before it reports the exit; this is for one that does not.
+	// drainMax is how long a stream may still bring output after the exit. The engine
+	// closes it before it reports the exit; this is for one that does not.
 	drainMax = 2 * time.Second
 	// killShare of the time that Stop has is kept for the kill, killReserveMax at
 	// most: killing and removing take 100 ms, several times that under load.
@@ -37,7 +38,8 @@ const (
 )
 
 // instance is one container that has been started. Its goroutine (live) waits for
-// the exit, reads what is left of the output, removes the container and closes gone.
+// the exit, reads what is left of the output, removes the container and closes gone;
+// one that is left it leaves running.
 type instance struct {
 	engine     *client.Client
 	id         string // of the container
@@ -47,14 +49,21 @@ type instance struct {
 	output     *output
 	limits     []plugin.LimitStatus
 	unbind     func() // takes it off the list of what ends with the daemon
+	handle     handle // empty when it ends with the daemon
 
+	leave context.CancelFunc // ends what serves the container in the daemon
 	ask   sync.Once
 	steps ladder
-	gone  chan struct{} // closed when exit is set and the container is removed
+	gone  chan struct{} // closed when exit is set and the container is removed, or left
 	exit  plugin.Exit
+	// breaks is how often the engine was lost from sight; set before output.over.
+	breaks int
 }
 
-var _ plugin.Inspector = (*instance)(nil)
+var (
+	_ plugin.Inspector = (*instance)(nil)
+	_ plugin.Survivor  = (*instance)(nil)
+)
 
 // begin attaches, waits and starts, in this order, so that nothing is missed. On
 // error the container is removed.
@@ -77,6 +86,7 @@ func (a *Adapter) begin(ctx context.Context, s Spec, l plugin.Launch, img pictur
 	}
 	// What lives as long as the container must not end with the launch.
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	i.leave = cancel
 	giveUp := context.AfterFunc(ctx, cancel)
 	defer giveUp()
 	conn, err := attach(ctx, a.engine, id, container.AttachOptions{
@@ -100,7 +110,7 @@ func (a *Adapter) begin(ctx context.Context, s Spec, l plugin.Launch, img pictur
 	if l.Manifest.Spec.Mode == plugin.Job {
 		go feed(conn, l.Input) // ends when all is written or conn is closed, by follow
 	}
-	go i.live(life, cancel, conn, exits, errs) // ends when the container is gone
+	go i.live(life, &conn, exits, errs) // ends when the container is gone or left
 	return i, nil
 }
 
@@ -108,10 +118,18 @@ func (a *Adapter) begin(ctx context.Context, s Spec, l plugin.Launch, img pictur
 // for Launch alone: facts do not change later.
 func (i *instance) look(ctx context.Context) (container.InspectResponse, error) {
 	now, err := i.engine.ContainerInspect(ctx, i.id)
-	if err == nil && now.State.Pid > 0 && i.isLocal() {
-		i.facts["pid"] = strconv.Itoa(now.State.Pid)
+	if err == nil {
+		i.know(now)
 	}
 	return now, err
+}
+
+// know notes the process, and what proves later that it is this container.
+func (i *instance) know(now container.InspectResponse) {
+	if now.State.Pid > 0 && i.isLocal() {
+		i.facts["pid"] = strconv.Itoa(now.State.Pid)
+	}
+	i.handle = handleOf(now)
 }
 
 // isLocal reports whether the engine is on this machine: its loopback and its
@@ -177,22 +195,28 @@ func (a *Adapter) startOnce(ctx context.Context, id string) error {
 	return a.engine.ContainerStart(ctx, id, container.StartOptions{})
 }
 
-// live owns the container from its start to its removal.
-func (i *instance) live(ctx context.Context, cancel context.CancelFunc, conn types.HijackedResponse, exits <-chan container.WaitResponse, errs <-chan error) {
+// live owns the container from its start, or its adoption, to its removal.
+func (i *instance) live(ctx context.Context, conn *types.HijackedResponse, exits <-chan container.WaitResponse, errs <-chan error) {
 	defer close(i.gone)
-	defer cancel()
-	followed := make(chan struct{})
+	defer i.leave()
 	reading, stopReading := context.WithCancel(ctx)
 	defer stopReading()
-	go func() { // ends with the stream, at the latest with stopReading; waited for below
-		defer close(followed)
-		i.follow(reading, conn)
-	}()
-	i.exit = i.await(ctx, exits, errs)
+	keeping, stopKeeping := context.WithCancel(ctx)
+	var followed, kept sync.WaitGroup
+	followed.Go(func() { i.follow(reading, ctx, conn) }) // ends with the stream, at the latest with stopReading
+	kept.Go(func() { i.keep(keeping) })                  // ends with stopKeeping
+	exit, over := i.await(ctx, exits, errs)
+	i.exit = exit
 	last := time.AfterFunc(drainMax, stopReading)
 	defer last.Stop()
 	i.output.end()
-	<-followed
+	followed.Wait()
+	stopKeeping()
+	kept.Wait()
+	if !over {
+		i.output.save()
+		return
+	}
 	if err := remove(ctx, i.engine, i.id); err != nil {
 		i.exit.Message = firstOf(i.exit.Message, "container "+short(i.id)+" is left for the next sweep: "+err.Error())
 		return // and ends with the daemon, if it is bound
@@ -200,11 +224,12 @@ func (i *instance) live(ctx context.Context, cancel context.CancelFunc, conn typ
 	i.unbind()
 }
 
-// await returns once the engine has said that the container is not running. An
-// engine that goes away, restarts or cuts the wait off says no such thing: it is
-// asked again, with growing pauses and for as long as it takes, since the
-// container may well be running (hashicorp/nomad#1859).
-func (i *instance) await(ctx context.Context, exits <-chan container.WaitResponse, errs <-chan error) plugin.Exit {
+// await returns once the engine has said that the container is not running, or,
+// with over false, once it is left. An engine that goes away, restarts or cuts
+// the wait off says no such thing: it is asked again, with growing pauses and for
+// as long as it takes, since the container may well be running
+// (hashicorp/nomad#1859).
+func (i *instance) await(ctx context.Context, exits <-chan container.WaitResponse, errs <-chan error) (exit plugin.Exit, over bool) {
 	code := -1
 	for pause := retryMin; ; pause = min(2*pause, retryMax) {
 		select {
@@ -213,13 +238,16 @@ func (i *instance) await(ctx context.Context, exits <-chan container.WaitRespons
 				code = int(r.StatusCode)
 			}
 		case <-errs:
+			i.breaks++
 		}
 		for {
 			exit, over, err := i.ended(ctx, code)
 			if over {
-				return exit
+				return exit, true
 			}
-			sleep(ctx, pause)
+			if !sleep(ctx, pause) {
+				return plugin.Exit{Code: -1, Message: "the daemon left it running", At: time.Now().UTC()}, false
+			}
 			if err == nil {
 				break // it runs: wait for it again
 			}
@@ -276,6 +304,20 @@ func (i *instance) Wait() plugin.Exit {
 	return i.exit
 }
 
+// Handle names the container for as long as it runs.
+func (i *instance) Handle() (plugin.RawJSON, error) {
+	if i.output.dir == "" || i.handle.Container == "" {
+		return nil, fmt.Errorf("handle: %w: container %s ends with the daemon", plugin.ErrInvalid, short(i.id))
+	}
+	return json.Marshal(i.handle)
+}
+
+// Leave ends what serves the container here, and leaves it running.
+func (i *instance) Leave() {
+	i.leave()
+	<-i.gone
+}
+
 // Inspect says which container, image, address and process it is.
 func (i *instance) Inspect() map[string]string { return i.facts }
 
@@ -283,7 +325,10 @@ func (i *instance) Inspect() map[string]string { return i.facts }
 // the container is gone, or with ErrUnavailable when the engine does not answer:
 // then nobody knows.
 func (i *instance) Stop(ctx context.Context) error {
-	if ctx.Err() == nil && !i.isGone() && i.steps.step("term", func() string { return i.term(ctx) }) == stepEnded {
+	if i.isGone() {
+		return nil // or left: then it is another daemon's
+	}
+	if ctx.Err() == nil && i.steps.step("term", func() string { return i.term(ctx) }) == stepEnded {
 		return nil
 	}
 	var err error

@@ -50,10 +50,10 @@ var (
 	_ plugin.Prober        = (*service)(nil)
 	_ plugin.Describer     = (*service)(nil)
 	_ plugin.StreamInvoker = (*service)(nil)
+	_ plugin.Survivor      = (*service)(nil)
 )
 
-// serve waits until the started container answers. On error it is gone.
-func serve(ctx context.Context, i *instance, s Spec, l plugin.Launch) (plugin.Instance, error) {
+func newService(i *instance, s Spec, l plugin.Launch) *service {
 	v := &service{
 		instance: i, spec: s, ops: map[string]Operation{}, payload: int64(l.Manifest.WithDefaults().Spec.Limits.Payload),
 		transport: &http.Transport{
@@ -67,26 +67,38 @@ func serve(ctx context.Context, i *instance, s Spec, l plugin.Launch) (plugin.In
 	for _, op := range s.Operations {
 		v.ops[op.Name] = op
 	}
-	err := v.locate(ctx)
+	return v
+}
+
+// serve waits until the started container answers. On error it is gone.
+func serve(ctx context.Context, i *instance, s Spec, l plugin.Launch) (plugin.Instance, error) {
+	v := newService(i, s, l)
+	now, err := v.look(ctx)
+	if err != nil {
+		err = class("inspect", err)
+	} else {
+		err = v.locate(now)
+	}
 	if err == nil {
 		err = v.ready(ctx)
 	}
 	if err != nil {
-		i.discard(ctx)
-		v.transport.CloseIdleConnections()
+		v.abandon(ctx)
 		return nil, err
 	}
 	return v, nil
 }
 
+// abandon kills a service that was not to be had.
+func (v *service) abandon(ctx context.Context) {
+	v.discard(ctx)
+	v.transport.CloseIdleConnections()
+}
+
 // locate finds the port that the engine chose.
-func (v *service) locate(ctx context.Context) error {
+func (v *service) locate(now container.InspectResponse) error {
 	if !v.isLocal() {
 		return fmt.Errorf("spec.mode: %w: a service needs an engine on this machine, and DOCKER_HOST is %s", plugin.ErrInvalid, v.engine.DaemonHost())
-	}
-	now, err := v.look(ctx)
-	if err != nil {
-		return class("inspect", err)
 	}
 	for _, binding := range now.NetworkSettings.Ports[servicePort(v.spec)] {
 		if binding.HostIP == loopback {
@@ -192,6 +204,12 @@ func (v *service) Describe(context.Context) ([]plugin.Operation, error) {
 func (v *service) Stop(ctx context.Context) error {
 	defer v.transport.CloseIdleConnections()
 	return v.instance.Stop(ctx)
+}
+
+// Leave leaves the container running and closes the connections to it.
+func (v *service) Leave() {
+	v.instance.Leave()
+	v.transport.CloseIdleConnections()
 }
 
 // Invoke sends the argument as it is and returns the answer as it is. A status

@@ -98,11 +98,19 @@ func exit(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// printText prints the text, or n lines of it, each with its number.
 func printText(w http.ResponseWriter, r *http.Request) {
-	if a, ok := read(w, r); ok {
-		fmt.Println(a.Text)
-		answer(w, map[string]int{"printed": len(a.Text)})
+	a, ok := read(w, r)
+	if !ok {
+		return
 	}
+	if a.N == 0 {
+		fmt.Println(a.Text)
+	}
+	for n := range a.N {
+		fmt.Println(a.Text, n)
+	}
+	answer(w, map[string]int{"printed": max(1, a.N)})
 }
 
 func slow(w http.ResponseWriter, r *http.Request) {
