@@ -72,15 +72,15 @@ func (e *execEngine) start(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	for stream := byte(1); stream <= 2; stream++ {
-		frame(conn, stream, strings.Repeat(words, 1000))
+		writeFrame(conn, stream, strings.Repeat(words, 1000))
 	}
 	e.mu.Lock()
 	e.running = false
 	e.mu.Unlock()
 }
 
-// frame writes what a command printed as the engine does.
-func frame(conn net.Conn, stream byte, text string) {
+// writeFrame writes what a command printed as the engine does.
+func writeFrame(conn net.Conn, stream byte, text string) {
 	head := [8]byte{stream}
 	binary.BigEndian.PutUint32(head[4:], uint32(len(text)))
 	_, _ = conn.Write(append(head[:], text...))
