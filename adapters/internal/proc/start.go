@@ -71,7 +71,7 @@ func Start(s Spec) (*Process, error) {
 	p := adopt(pid, pidfd, l.held)
 	if err := errors.Join(bound, l.confirm()); err != nil {
 		p.Kill()
-		p.Wait()
+		<-p.gone // with its groups
 		return nil, fmt.Errorf("start %s: %w", s.Path, err)
 	}
 	return p, nil
