@@ -140,7 +140,7 @@ func TestReaper_endsWhatABoundChildHasStarted(t *testing.T) {
 					awaitGone(t, pid)
 				}
 				took = time.Since(begun)
-				awaitGone(t, told.Reaper)
+				awaitGone(t, told.Reaper) // a binary with the race detector sleeps a second at its exit
 				if took < endMost {
 					return
 				}
