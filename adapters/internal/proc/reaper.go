@@ -21,10 +21,11 @@ const (
 	reaperName = "patchbay-reaper"
 	// readyWord is what it prints once it reads.
 	readyWord = "ready\n"
-	// killRounds bounds the looks for what is still there, killPause lies between
-	// them: who forks while it is looked at leaves one for the next look.
-	killRounds = 20
-	killPause  = 10 * time.Millisecond
+	// lookMost is how long processes are looked for, lookPause lies between two looks.
+	// One look does not do: who forks meanwhile leaves another one, and who is just
+	// executing something has no environment to be known by.
+	lookMost  = 500 * time.Millisecond
+	lookPause = 10 * time.Millisecond
 	// endingMost bounds what is ended at the same time: groups and containers.
 	endingMost = 32
 	// requestMax bounds one request: an engine kills in some 100 ms, and may be busy.
@@ -72,12 +73,12 @@ func readEntries(r io.Reader) []Bound {
 	return all
 }
 
-// endAll ends processes first, then groups, and meanwhile sends the requests.
+// endAll kills processes, empties groups and sends the requests, all at once.
 func endAll(list []Bound) {
 	var sent sync.WaitGroup
 	sent.Go(func() { each(list, Bound.send) })
+	sent.Go(func() { each(list, Bound.endGroups) })
 	killBound(list)
-	each(list, Bound.endGroups)
 	sent.Wait()
 }
 
@@ -126,7 +127,7 @@ func (r Request) send() {
 	}
 }
 
-// killBound looks for processes of the list, and kills them, until there are none.
+// killBound looks for processes of the list, again and again, and kills them.
 func killBound(list []Bound) {
 	list = slices.DeleteFunc(slices.Clone(list), func(b Bound) bool { return b.Pid <= 1 || b.Start == 0 })
 	if len(list) == 0 {
@@ -139,11 +140,8 @@ func killBound(list []Bound) {
 			o.byMark[b.Mark] = true
 		}
 	}
-	for range killRounds {
-		if o.kill() == 0 {
-			return
-		}
-		time.Sleep(killPause)
+	for end := time.Now().Add(lookMost); time.Now().Before(end); time.Sleep(lookPause) {
+		o.kill()
 	}
 }
 
@@ -153,18 +151,16 @@ type offspring struct {
 	byMark map[string]bool
 }
 
-// kill returns how many of them there were.
-func (o offspring) kill() (n int) {
+func (o offspring) kill() {
 	all, err := pids()
 	if err != nil {
-		return 0
+		return
 	}
 	for _, pid := range all {
-		if o.has(pid) && killProven(pid, o.has) {
-			n++
+		if o.has(pid) {
+			killProven(pid, o.has)
 		}
 	}
-	return n
 }
 
 // has reports whether a process is one of them: by pid and start time; by the mark
