@@ -124,7 +124,7 @@ func TestCheck_deletedStreamIsNamed(t *testing.T) {
 	if err := b.Check(t.Context()); !errors.Is(err, plugin.ErrUnavailable) || !strings.Contains(err.Error(), streamLogs) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, []plugin.LogLine{{Message: "made again"}}); err != nil {
+	if _, err := b.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: []plugin.LogLine{{Message: "made again"}}}); err != nil {
 		t.Errorf("log after the stream was deleted: %v", err)
 	}
 }
@@ -378,7 +378,7 @@ func TestClose_twiceAndLateCalls(t *testing.T) {
 	b.Event(event("p", 1))
 	b.Status(plugin.Status{Plugin: "p"})
 	b.Invoked(plugin.InvocationRecord{Plugin: "p"})
-	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, []plugin.LogLine{{Message: "x"}}); !errors.Is(err, plugin.ErrUnavailable) {
+	if _, err := b.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: []plugin.LogLine{{Message: "x"}}}); !errors.Is(err, plugin.ErrUnavailable) {
 		t.Errorf("log after close: got %v", err)
 	}
 	for _, err := range b.Events(t.Context(), EventQuery{Follow: true}) {

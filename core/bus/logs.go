@@ -22,6 +22,8 @@ const (
 	// line, and how many.
 	ndjson      = "application/x-ndjson"
 	linesHeader = "Patchbay-Lines"
+	// uptoHeader is how far the stream's file is read once the message is stored.
+	uptoHeader = "Patchbay-Upto"
 	// TailMax bounds LogQuery.Tail.
 	TailMax = 100_000
 	// encodedMax is the largest encoding buffer that is kept for the next batch.
@@ -32,30 +34,71 @@ const (
 // sequence: line i, from 1, is then known as "SEQUENCE.i". It waits for the
 // acknowledgement, which promises that the lines survive a crash of the daemon,
 // not that they survive a power cut of this second.
-func (b *Bus) LogBatch(name, instance string, stream plugin.LogStream, lines []plugin.LogLine) (uint64, error) {
-	if len(lines) == 0 {
+func (b *Bus) LogBatch(l plugin.LogBatch) (uint64, error) {
+	if len(l.Lines) == 0 {
 		return 0, nil
 	}
 	buf, _ := b.buffers.Get().(*[]byte)
 	if buf == nil {
 		buf = new([]byte)
 	}
-	*buf = appendLines((*buf)[:0], name, instance, stream, lines)
+	*buf = appendLines((*buf)[:0], l.Plugin, l.Instance, l.Stream, l.Lines)
 	defer func() {
 		if cap(*buf) <= encodedMax {
 			b.buffers.Put(buf)
 		}
 	}()
-	m := &nats.Msg{Subject: logSubject(name, instance, stream), Data: *buf, Header: nats.Header{
-		ceContentType: []string{ndjson}, linesHeader: []string{strconv.Itoa(len(lines))},
+	m := &nats.Msg{Subject: logSubject(l.Plugin, l.Instance, l.Stream), Data: *buf, Header: nats.Header{
+		ceContentType: []string{ndjson}, linesHeader: []string{strconv.Itoa(len(l.Lines))},
 	}}
+	if l.Upto > 0 {
+		m.Header[uptoHeader] = []string{strconv.FormatInt(l.Upto, 10)}
+	}
 	ack, err := b.storeLogs(m)
 	if err != nil {
 		return 0, unavailable("log", err)
 	}
 	b.counters.logBatches.Add(1)
-	b.counters.logLines.Add(uint64(len(lines)))
+	b.counters.logLines.Add(uint64(len(l.Lines)))
 	return ack.Sequence, nil
+}
+
+// LastLog tells where an instance's stream ends in the log: the sequence of its
+// last stored line, and how far its file is read with it. Both are 0 when nothing
+// is kept. After a crash of the daemon the embedded server may have lost the
+// batches of the last moments although it acknowledged them: the answer then is
+// what is really there.
+func (b *Bus) LastLog(ctx context.Context, name, instance string, stream plugin.LogStream) (sequence uint64, upto int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestMax)
+	defer cancel()
+	s, err := b.js[control].Stream(ctx, streamLogs)
+	if errors.Is(err, jetstream.ErrStreamNotFound) { // somebody deleted it
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, unavailable("last log line", err)
+	}
+	m, err := s.GetLastMsgForSubject(ctx, logSubject(name, instance, stream))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, unavailable("last log line", err)
+	}
+	upto, _ = strconv.ParseInt(m.Header.Get(uptoHeader), 10, 64) // absent: no file
+	return lastSequence(m.Data), max(0, upto), nil
+}
+
+// lastSequence is that of the last line of a batch, 0 when it is none of ours.
+func lastSequence(data []byte) uint64 {
+	data = bytes.TrimRight(data, "\n")
+	var last struct {
+		Sequence uint64 `json:"seq"`
+	}
+	if json.Unmarshal(data[bytes.LastIndexByte(data, '\n')+1:], &last) != nil {
+		return 0
+	}
+	return last.Sequence
 }
 
 func (b *Bus) storeLogs(m *nats.Msg) (*jetstream.PubAck, error) {

@@ -25,7 +25,7 @@ func fillLogs(t *testing.T, b *Bus, batches int) (want []plugin.LogLine) {
 				Time: at, Plugin: name, Instance: name + "-1", Stream: stream, Sequence: uint64(k + 1), Message: fmt.Sprintf("%d.%d", i, k),
 			})
 		}
-		sequence, err := b.LogBatch(name, name+"-1", stream, lines)
+		sequence, err := b.LogBatch(plugin.LogBatch{Plugin: name, Instance: name + "-1", Stream: stream, Lines: lines})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,18 +102,61 @@ func TestLogBatch_busDown(t *testing.T) {
 	e := startExternal(t)
 	b := open(t, Options{URL: e.s.ClientURL()})
 	line := []plugin.LogLine{{Message: "x"}}
-	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, line); err != nil {
+	if _, err := b.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: line}); err != nil {
 		t.Fatal(err)
 	}
 	e.stop()
-	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, line); !errors.Is(err, plugin.ErrUnavailable) {
+	if _, err := b.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: line}); !errors.Is(err, plugin.ErrUnavailable) {
 		t.Errorf("down: got %v", err)
 	}
 	e.start()
 	eventually(t, "logs again", func() bool {
-		_, err := b.LogBatch("p", "p-1", plugin.Stdout, line)
+		_, err := b.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: line})
 		return err == nil
 	})
+}
+
+func TestLastLog(t *testing.T) {
+	both(t, func(t *testing.T, b *Bus) {
+		ask := func(instance string, stream plugin.LogStream) string {
+			sequence, upto, err := b.LastLog(t.Context(), "p", instance, stream)
+			return fmt.Sprint(sequence, upto, err)
+		}
+		if got := ask("p-1", plugin.Stdout); got != "0 0 <nil>" {
+			t.Errorf("nothing stored: got %s", got)
+		}
+		for i := range 3 {
+			one := plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Upto: int64(1000 * (i + 1))}
+			for k := range 10 {
+				one.Lines = append(one.Lines, plugin.LogLine{Sequence: uint64(10*i + k + 1), Message: "with a\nline break"})
+			}
+			if _, err := b.LogBatch(one); err != nil {
+				t.Fatal(err)
+			}
+		}
+		written := plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.PluginLog, Lines: []plugin.LogLine{{Sequence: 7}}}
+		if _, err := b.LogBatch(written); err != nil {
+			t.Fatal(err)
+		}
+		for want, got := range map[string]string{
+			"30 3000 <nil>": ask("p-1", plugin.Stdout), "7 0 <nil>": ask("p-1", plugin.PluginLog),
+			"0 0 <nil>": ask("p-2", plugin.Stdout),
+		} {
+			if got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		}
+	})
+}
+
+func TestLastLog_busDown(t *testing.T) {
+	e := startExternal(t)
+	b := open(t, Options{URL: e.s.ClientURL()})
+	e.stop()
+	if _, _, err := b.LastLog(t.Context(), "p", "p-1", plugin.Stdout); !errors.Is(err, plugin.ErrUnavailable) {
+		t.Errorf("got %v, want that the bus is down", err)
+	}
+	e.start()
 }
 
 func BenchmarkLogBatch(b *testing.B) {
@@ -125,7 +168,7 @@ func BenchmarkLogBatch(b *testing.B) {
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		if _, err := bus.LogBatch("p", "p-1", plugin.Stdout, lines); err != nil {
+		if _, err := bus.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: lines}); err != nil {
 			b.Fatal(err)
 		}
 		n += len(lines)
@@ -160,7 +203,7 @@ func BenchmarkLogBatch_four(b *testing.B) {
 	b.SetParallelism(2)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, err := bus.LogBatch("p", "p-1", plugin.Stdout, lines); err != nil {
+			if _, err := bus.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: lines}); err != nil {
 				b.Error(err)
 			}
 		}

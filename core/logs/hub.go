@@ -22,7 +22,10 @@ const followerBatchesMax = 256
 // Options is what a Hub is given.
 type Options struct {
 	// Publish stores a batch and returns its sequence; it may wait for the bus.
-	Publish func(plugin, instance string, stream plugin.LogStream, lines []plugin.LogLine) (sequence uint64, err error)
+	Publish func(plugin.LogBatch) (sequence uint64, err error)
+	// Last returns the sequence of an instance's last stored line and the
+	// LogBatch.Upto it came with; zeros when nothing is stored. Only Resume asks.
+	Last func(ctx context.Context, plugin, instance string, stream plugin.LogStream) (sequence uint64, upto int64, err error)
 	// History reads stored lines in order. Query.Follow is not for it.
 	History func(ctx context.Context, q Query) iter.Seq2[plugin.LogLine, error]
 	Log     *slog.Logger

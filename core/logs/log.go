@@ -39,6 +39,7 @@ type Log struct {
 	plugin, instance string
 	dir              string
 	captureBytesMax  int
+	resumed          bool // an earlier daemon began it
 
 	mu       sync.Mutex
 	streams  map[plugin.LogStream]*stream
@@ -52,18 +53,22 @@ type Log struct {
 	closing  chan struct{} // closed by Close
 	shipped  chan struct{} // closed when nothing is queued; made by Close
 	giveUpAt time.Time     // set by Close
+	ending   ending        // set by Close
 }
 
 // stream is one of an instance's streams.
 type stream struct {
 	name     plugin.LogStream
 	sequence uint64
+	stored   uint64 // the last sequence that the bus has acknowledged
 	dropped  uint64 // since the last line
 	open     *batch // the last of queue, if it is this stream's and not full
 	file     *follower
 	cutter   cutter // of writes
 	writing  sync.Mutex
+	skip     uint64 // lines to come that are kept already
 	captured []byte
+	recalled sync.Once // sequence is that of the earlier daemon
 }
 
 // batch is lines that travel as one message.
@@ -72,7 +77,7 @@ type batch struct {
 	lines  []plugin.LogLine
 	bytes  int
 	began  time.Time
-	upto   int64 // the file is read to here once this is shipped
+	upto   int64 // the file is read to here once this is stored: behind the last line
 	told   bool  // followers have it, without IDs
 }
 
@@ -96,7 +101,7 @@ func (l *Log) File(name plugin.LogStream) (*os.File, error) {
 	defer l.mu.Unlock()
 	s := l.stream(name)
 	if s.file == nil && !l.closed() {
-		if s.file, err = l.follow(s, path); err != nil {
+		if err := l.follow(s, path); err != nil {
 			_ = file.Close() // nothing was written
 			return nil, err
 		}
@@ -106,9 +111,7 @@ func (l *Log) File(name plugin.LogStream) (*os.File, error) {
 
 // Writer takes a stream of something in the daemon or behind a connection.
 func (l *Log) Writer(name plugin.LogStream) io.Writer {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return writer{l, l.stream(name)}
+	return writer{l, l.recall(name)}
 }
 
 // stream returns a stream's record. The caller holds mu.
@@ -151,7 +154,13 @@ func (w writer) Write(data []byte) (int, error) {
 		w.stream.captured = append(w.stream.captured, data[:min(len(data), room)]...)
 	}
 	now := time.Now()
-	w.stream.cutter.write(data, func(text []byte, cut bool) { w.log.add(w.stream, text, cut, now, dropOldest) })
+	w.stream.cutter.write(data, func(text []byte, cut bool) {
+		if w.stream.skip > 0 {
+			w.stream.skip--
+			return
+		}
+		w.log.add(w.stream, printed{text: text, cut: cut, at: now}, dropOldest)
+	})
 	return len(data), nil
 }
 
@@ -171,17 +180,34 @@ const (
 	waitForRoom               // a file keeps what is not read yet
 )
 
-// add takes one line.
-func (l *Log) add(s *stream, text []byte, cut bool, now time.Time, full policy) {
+// printed is one line as a plugin printed it.
+type printed struct {
+	text []byte // valid during the call
+	cut  bool
+	at   time.Time
+	upto int64 // where the next one begins in the file
+}
+
+// line makes a line of what was printed.
+func (l *Log) line(s *stream, p printed) plugin.LogLine {
 	line := plugin.LogLine{
-		Time: now, Plugin: l.plugin, Instance: l.instance, Stream: s.name,
-		Message: valid(text), Truncated: cut,
+		Time: p.at, Plugin: l.plugin, Instance: l.instance, Stream: s.name,
+		Message: valid(p.text), Truncated: p.cut,
 	}
-	lift(&line, now)
+	lift(&line, p.at)
+	return line
+}
+
+// add takes one line.
+func (l *Log) add(s *stream, p printed, full policy) {
+	line := l.line(s, p)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for full == waitForRoom && l.crowded() && !l.abandoned() && !s.file.flooded() {
 		l.room.Wait()
+	}
+	if l.ending == left && l.abandoned() {
+		return // the next daemon reads it again
 	}
 	s.sequence++
 	line.Sequence, line.Dropped = s.sequence, s.dropped
@@ -191,13 +217,13 @@ func (l *Log) add(s *stream, text []byte, cut bool, now time.Time, full policy) 
 		return
 	}
 	s.dropped = 0
-	l.enqueue(s, line, len(text))
+	l.enqueue(s, line, len(p.text), p.upto)
 }
 
 func (l *Log) crowded() bool { return l.queued >= queueLinesMax || l.bytes >= queueBytesMax }
 
 // enqueue puts a line into its stream's open batch, or a new one.
-func (l *Log) enqueue(s *stream, line plugin.LogLine, size int) {
+func (l *Log) enqueue(s *stream, line plugin.LogLine, size int, upto int64) {
 	b := s.open
 	if b == nil {
 		room := 8
@@ -208,7 +234,7 @@ func (l *Log) enqueue(s *stream, line plugin.LogLine, size int) {
 		s.open = b
 		l.queue = append(l.queue, b)
 	}
-	b.lines = append(b.lines, line)
+	b.lines, b.upto = append(b.lines, line), upto
 	size += len(line.Fields)
 	b.bytes += size
 	l.bytes += size

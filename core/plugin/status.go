@@ -144,7 +144,8 @@ type LogLine struct {
 	Instance string    `json:"instance"`
 	Stream   LogStream `json:"stream"`
 	// Sequence counts the lines of one instance and stream from 1; a gap means
-	// that lines were dropped.
+	// that lines were dropped. The count goes on when the next daemon adopts the
+	// instance.
 	Sequence uint64 `json:"seq"`
 	// Level is trace, debug, info, warn or error; empty when unknown.
 	Level   string `json:"level,omitempty"`

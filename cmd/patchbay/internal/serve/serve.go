@@ -102,7 +102,7 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, log *sl
 		d.bus.Close()
 		return nil, err
 	}
-	d.logs = logs.New(logs.Options{Publish: d.bus.LogBatch, History: d.history, Log: log})
+	d.logs = logs.New(logs.Options{Publish: d.bus.LogBatch, Last: d.bus.LastLog, History: d.history, Log: log})
 	d.reporter = reconcile.NewReporter(folder.Node, d.bus.Status, d.bus.Event, log)
 	d.reporter.Drop = d.bus.Forget
 	d.reconciler = reconcile.New(d.store, d.supervision(c, folder, all, log), folder.Node, d.bus.Event)
