@@ -144,6 +144,7 @@ type reading struct {
 	since          time.Time
 	last           uint64 // inclusive; 0: to what is the end at the start
 	within         uint64 // must still be kept; 0: after must
+	headersOnly    bool
 }
 
 // read calls each with the messages in order, until it returns false.
@@ -210,6 +211,7 @@ func (r reading) consumer() jetstream.ConsumerConfig {
 	c := jetstream.ConsumerConfig{
 		FilterSubject: r.filter, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true,
 		InactiveThreshold: readerIdleMax, Replicas: 1, DeliverPolicy: jetstream.DeliverAllPolicy,
+		HeadersOnly: r.headersOnly,
 	}
 	switch {
 	case r.after > 0:

@@ -54,12 +54,13 @@ func (b *Bus) LogBatch(l plugin.LogBatch) (uint64, error) {
 	if l.Upto > 0 {
 		m.Header[uptoHeader] = []string{strconv.FormatInt(l.Upto, 10)}
 	}
-	ack, err := b.storeLogs(m)
+	ack, err := b.storeLogs(m, l.Keep.MaxAge.Std())
 	if err != nil {
 		return 0, unavailable("log", err)
 	}
 	b.counters.logBatches.Add(1)
 	b.counters.logLines.Add(uint64(len(l.Lines)))
+	b.retention.stored(l.Plugin, ack.Sequence, len(*buf), int64(l.Keep.MaxSize))
 	return ack.Sequence, nil
 }
 
@@ -101,17 +102,22 @@ func lastSequence(data []byte) uint64 {
 	return last.Sequence
 }
 
-func (b *Bus) storeLogs(m *nats.Msg) (*jetstream.PubAck, error) {
+// storeLogs stores a message that lives for age; 0: as long as the stream keeps it.
+func (b *Bus) storeLogs(m *nats.Msg, age time.Duration) (*jetstream.PubAck, error) {
 	ctx, cancel := context.WithTimeout(b.ctx, requestMax)
 	defer cancel()
-	ack, err := b.js[logging].PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+	once := []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}
+	if age > 0 && b.ages.Load() {
+		once = append(once, jetstream.WithMsgTTL(age.Truncate(time.Second)))
+	}
+	ack, err := b.js[logging].PublishMsg(ctx, m, once...)
 	if !errors.Is(err, jetstream.ErrNoStreamResponse) {
 		return ack, err
 	}
 	if _, made := b.ensureStream(ctx, b.streams()[2]); made != nil { // somebody deleted it
 		return nil, err
 	}
-	return b.js[logging].PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+	return b.js[logging].PublishMsg(ctx, m, once...)
 }
 
 // LogQuery selects stored lines. Empty names mean any.

@@ -26,9 +26,21 @@ type Options struct {
 	// Last returns the sequence of an instance's last stored line and the
 	// LogBatch.Upto it came with; zeros when nothing is stored. Only Resume asks.
 	Last func(ctx context.Context, plugin, instance string, stream plugin.LogStream) (sequence uint64, upto int64, err error)
+	// Settings are what a plugin's manifest says now; nil: none of them says
+	// anything. It is asked about once a second by a log that prints, with no lock
+	// held, and must be quick.
+	Settings func(plugin string) Settings
 	// History reads stored lines in order. Query.Follow is not for it.
 	History func(ctx context.Context, q Query) iter.Seq2[plugin.LogLine, error]
 	Log     *slog.Logger
+}
+
+// Settings are a plugin's own.
+type Settings struct {
+	// Keep is how much of its log the bus keeps.
+	Keep plugin.Logs
+	// LineRate is how many lines a second are taken of one instance; 0: all.
+	LineRate int
 }
 
 // Hub holds the logs of all running instances. It is safe for concurrent use.

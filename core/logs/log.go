@@ -40,6 +40,7 @@ type Log struct {
 	dir              string
 	captureBytesMax  int
 	resumed          bool // an earlier daemon began it
+	settings         settings
 
 	mu       sync.Mutex
 	streams  map[plugin.LogStream]*stream
@@ -54,12 +55,14 @@ type Log struct {
 	shipped  chan struct{} // closed when nothing is queued; made by Close
 	giveUpAt time.Time     // set by Close
 	ending   ending        // set by Close
+	bucket   bucket
 }
 
 // stream is one of an instance's streams.
 type stream struct {
 	name     plugin.LogStream
 	sequence uint64
+	backlog  int64  // printed while no daemon was there: up to here no rate holds
 	stored   uint64 // the last sequence that the bus has acknowledged
 	dropped  uint64 // since the last line
 	open     *batch // the last of queue, if it is this stream's and not full
@@ -200,11 +203,14 @@ func (l *Log) line(s *stream, p printed) plugin.LogLine {
 
 // add takes one line.
 func (l *Log) add(s *stream, p printed, full policy) {
+	if rate := l.settings.now(l, p.at).LineRate; rate > 0 && !l.allow(s, p, rate) {
+		return
+	}
 	line := l.line(s, p)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for full == waitForRoom && l.crowded() && !l.abandoned() && !s.file.flooded() {
-		l.room.Wait()
+	if full == waitForRoom && l.crowded() {
+		l.awaitRoom(s)
 	}
 	if l.ending == left && l.abandoned() {
 		return // the next daemon reads it again
@@ -218,6 +224,16 @@ func (l *Log) add(s *stream, p printed, full policy) {
 	}
 	s.dropped = 0
 	l.enqueue(s, line, len(p.text), p.upto)
+}
+
+// awaitRoom keeps a file's reader until there is room, or it must go on. The time
+// it waits is not held against the plugin. The caller holds mu.
+func (l *Log) awaitRoom(s *stream) {
+	began := time.Now()
+	for l.crowded() && !l.abandoned() && !s.file.flooded() {
+		l.room.Wait()
+	}
+	l.bucket.waited += time.Since(began)
 }
 
 func (l *Log) crowded() bool { return l.queued >= queueLinesMax || l.bytes >= queueBytesMax }

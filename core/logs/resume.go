@@ -80,6 +80,7 @@ func (f *follower) resume() bool {
 	defer f.log.mu.Unlock()
 	s := f.stream
 	s.sequence, s.stored, s.dropped = at.sequence, at.sequence, lost
+	s.backlog = f.size()
 	for i, line := range before {
 		line.Sequence = at.sequence - min(at.sequence, uint64(len(before)-1-i))
 		f.log.ring.push(line)

@@ -17,6 +17,7 @@ func (l *Log) ship() {
 		ticket := l.hub.order.begin()
 		sequence, err := l.hub.options.Publish(plugin.LogBatch{
 			Plugin: l.plugin, Instance: l.instance, Stream: b.stream.name, Lines: b.lines, Upto: b.upto,
+			Keep: l.settings.now(l, time.Now()).Keep,
 		})
 		if err == nil {
 			l.done(b, ticket, sequence)

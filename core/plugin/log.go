@@ -8,4 +8,6 @@ type LogBatch struct {
 	// Upto is how far the stream's file is read once the batch is stored: where
 	// reading goes on after its last line. 0 for what is no file.
 	Upto int64
+	// Keep is how much of the plugin's log is kept.
+	Keep Logs
 }

@@ -102,7 +102,7 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, log *sl
 		d.bus.Close()
 		return nil, err
 	}
-	d.logs = logs.New(logs.Options{Publish: d.bus.LogBatch, Last: d.bus.LastLog, History: d.history, Log: log})
+	d.logs = logs.New(logs.Options{Publish: d.bus.LogBatch, Last: d.bus.LastLog, History: d.history, Settings: d.logSettings, Log: log})
 	d.reporter = reconcile.NewReporter(folder.Node, d.bus.Status, d.bus.Event, log)
 	d.reporter.Drop = d.bus.Forget
 	d.reconciler = reconcile.New(d.store, d.supervision(c, folder, all, log), folder.Node, d.bus.Event)
@@ -130,6 +130,12 @@ func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plug
 		OpenPipe: func(s plugin.Stream) (supervise.Pipe, error) { return d.bus.Pipe(s) },
 		RunDir:   folder.RunDir, Starts: make(chan struct{}, startsMax), Removals: make(chan struct{}, removalsMax), Log: log,
 	}
+}
+
+func (d *daemon) logSettings(name string) logs.Settings {
+	record, _ := d.store.Get(name) // a plugin that is deleted has none
+	spec := record.Manifest.Spec
+	return logs.Settings{Keep: spec.Logs, LineRate: spec.Limits.LogRate}
 }
 
 func (d *daemon) history(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error] {
