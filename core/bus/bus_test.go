@@ -323,7 +323,7 @@ func TestAppendLines_isJSON(t *testing.T) {
 	lines := []plugin.LogLine{
 		{Time: at, Plugin: "p", Instance: "p-1", Stream: plugin.Stderr, Sequence: 1, Level: "info", Message: "plain"},
 		{Time: at, Plugin: "p", Instance: "p-1", Stream: plugin.Stderr, Sequence: 2, Message: "\x00\x1f\"\\\n\r\té\u2028", Truncated: true},
-		{Time: at.Add(1), Plugin: "p", Instance: "p-1", Stream: plugin.Stderr, Sequence: 3, Fields: plugin.RawJSON(`{"a":1}`), Dropped: 9},
+		{Time: at.Add(1), Plugin: "p", Instance: "p-1", Stream: plugin.Stderr, Sequence: 3, Fields: plugin.RawJSON(`{"a":1}`), Dropped: 9, Lines: 3},
 	}
 	var got []plugin.LogLine
 	d := json.NewDecoder(bytes.NewReader(appendLines(nil, "p", "p-1", plugin.Stderr, lines)))

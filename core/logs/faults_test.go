@@ -114,7 +114,7 @@ func counted(t *testing.T, lines []plugin.LogLine, total uint64) {
 	t.Helper()
 	next := map[plugin.LogStream]uint64{}
 	for _, l := range lines {
-		if want := next[l.Stream] + 1 + l.Dropped; l.Sequence != want {
+		if want := next[l.Stream] + max(1, l.Lines) + l.Dropped; l.Sequence != want {
 			t.Fatalf("%s: line %d tells of %d dropped, after line %d", l.Stream, l.Sequence, l.Dropped, next[l.Stream])
 		}
 		next[l.Stream] = l.Sequence

@@ -87,7 +87,7 @@ func (f *follower) run(path string) {
 	for grown := time.Now(); ; {
 		last := stopped(f.stop) // asked before reading: what comes later is not promised
 		if last && f.log.leaves() {
-			return
+			return // with a fold, too
 		}
 		before := f.offset
 		until := int64(math.MaxInt64)
@@ -100,6 +100,9 @@ func (f *follower) run(path string) {
 		}
 		if last {
 			f.cutter.finish(f.line(time.Now()))
+			f.log.mu.Lock()
+			f.log.unfold(f.stream, waitForRoom)
+			f.log.mu.Unlock()
 			return
 		}
 		if f.offset != before {
@@ -204,6 +207,7 @@ func (f *follower) skipFlood(buf []byte) error {
 	}
 	f.log.mu.Lock()
 	defer f.log.mu.Unlock()
+	f.log.unfold(f.stream, dropOldest) // what is skipped may have ended it
 	f.stream.dropped += lines
 	f.stream.sequence += lines
 	f.keep(place{f.offset, f.stream.sequence}, f.stream.stored)

@@ -260,7 +260,7 @@ func (r *reader) memory() bool {
 	if tail == 0 {
 		tail = ringLinesMax
 	}
-	for _, line := range l.Tail(tail) {
+	for _, line := range l.recent(tail) {
 		if line.Time.Before(r.query.Since) || line.Sequence <= r.told[source(line)] {
 			continue
 		}

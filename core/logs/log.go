@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -62,10 +63,12 @@ type Log struct {
 type stream struct {
 	name     plugin.LogStream
 	sequence uint64
-	backlog  int64  // printed while no daemon was there: up to here no rate holds
-	stored   uint64 // the last sequence that the bus has acknowledged
-	dropped  uint64 // since the last line
-	open     *batch // the last of queue, if it is this stream's and not full
+	backlog  int64       // printed while no daemon was there: up to here no rate holds
+	stored   uint64      // the last sequence that the bus has acknowledged
+	dropped  uint64      // since the last line
+	fold     *fold       // a stack trace that may go on; nil: none
+	folding  atomic.Bool // fold is not nil; set by the stream's only writer
+	open     *batch      // the last of queue, if it is this stream's and not full
 	file     *follower
 	cutter   cutter // of writes
 	writing  sync.Mutex
@@ -201,9 +204,12 @@ func (l *Log) line(s *stream, p printed) plugin.LogLine {
 	return line
 }
 
-// add takes one line.
+// add takes one line. A stream has one caller at a time.
 func (l *Log) add(s *stream, p printed, full policy) {
 	if rate := l.settings.now(l, p.at).LineRate; rate > 0 && !l.allow(s, p, rate) {
+		return
+	}
+	if trace := traceOf(p); (trace != nil || s.folding.Load()) && l.folds(s, p, trace, full) {
 		return
 	}
 	line := l.line(s, p)
@@ -212,18 +218,28 @@ func (l *Log) add(s *stream, p printed, full policy) {
 	if full == waitForRoom && l.crowded() {
 		l.awaitRoom(s)
 	}
-	if l.ending == left && l.abandoned() {
-		return // the next daemon reads it again
+	if l.again() {
+		return
 	}
 	s.sequence++
 	line.Sequence, line.Dropped = s.sequence, s.dropped
+	s.dropped = 0
+	l.take(s, line, p.upto, full)
+}
+
+// again reports that lines of files are the next daemon's from now on. The caller
+// holds mu.
+func (l *Log) again() bool { return l.ending == left && l.abandoned() }
+
+// take queues a line, or counts it as dropped when there is no room. The caller
+// holds mu.
+func (l *Log) take(s *stream, line plugin.LogLine, upto int64, full policy) {
 	l.ring.push(line)
 	if !l.makeRoom(full) {
-		s.dropped++
+		s.dropped += line.Dropped + max(1, line.Lines)
 		return
 	}
-	s.dropped = 0
-	l.enqueue(s, line, len(p.text), p.upto)
+	l.enqueue(s, line, upto)
 }
 
 // awaitRoom keeps a file's reader until there is room, or it must go on. The time
@@ -239,7 +255,7 @@ func (l *Log) awaitRoom(s *stream) {
 func (l *Log) crowded() bool { return l.queued >= queueLinesMax || l.bytes >= queueBytesMax }
 
 // enqueue puts a line into its stream's open batch, or a new one.
-func (l *Log) enqueue(s *stream, line plugin.LogLine, size int, upto int64) {
+func (l *Log) enqueue(s *stream, line plugin.LogLine, upto int64) {
 	b := s.open
 	if b == nil {
 		room := 8
@@ -251,7 +267,7 @@ func (l *Log) enqueue(s *stream, line plugin.LogLine, size int, upto int64) {
 		l.queue = append(l.queue, b)
 	}
 	b.lines, b.upto = append(b.lines, line), upto
-	size += len(line.Fields)
+	size := sizeOf(&line)
 	b.bytes += size
 	l.bytes += size
 	l.queued++
@@ -286,7 +302,7 @@ func (l *Log) makeRoom(full policy) bool {
 func (l *Log) drop(i int) {
 	b, lost := l.queue[i], uint64(0)
 	for _, line := range b.lines {
-		lost += 1 + line.Dropped
+		lost += max(1, line.Lines) + line.Dropped
 	}
 	l.queue = slices.Delete(l.queue, i, i+1)
 	l.queued -= len(b.lines)
@@ -310,11 +326,26 @@ func (b *batch) missed(lost uint64) {
 	b.lines[0].Dropped += lost
 }
 
-// Tail returns the last n lines, oldest first.
-func (l *Log) Tail(n int) []plugin.LogLine {
+// recent returns the last n lines that are complete.
+func (l *Log) recent(n int) []plugin.LogLine {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.ring.last(n)
+}
+
+// Tail returns the last n lines, oldest first, and at the end stack traces that may
+// go on.
+func (l *Log) Tail(n int) []plugin.LogLine {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n = max(0, n)
+	lines := l.ring.last(n)
+	for _, s := range l.streams {
+		if s.fold != nil {
+			lines = append(lines, l.record(s))
+		}
+	}
+	return lines[max(0, len(lines)-n):]
 }
 
 // Stdout returns what a job printed to stdout, at most bytesMax bytes, and

@@ -214,13 +214,17 @@ func (l *Log) end(how ending) {
 	l.hub.forget(l)
 }
 
-// finish takes the last line of a writer, which was never ended. The caller holds
-// s.writing.
+// finish takes the last line of a writer, which was never ended, and a stack trace
+// that may have gone on. The caller holds s.writing.
 func (l *Log) finish(s *stream, how ending) {
-	if how == left || s.skip > 0 {
-		return
+	if how == gone && s.skip == 0 {
+		s.cutter.finish(func(text []byte, cut bool) { l.add(s, printed{text: text, cut: cut, at: time.Now()}, dropOldest) })
 	}
-	s.cutter.finish(func(text []byte, cut bool) { l.add(s, printed{text: text, cut: cut, at: time.Now()}, dropOldest) })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.file == nil {
+		l.unfold(s, dropOldest)
+	}
 }
 
 func (l *Log) parts() (files []*follower, writers []*stream) {

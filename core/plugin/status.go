@@ -156,6 +156,9 @@ type LogLine struct {
 	Truncated bool `json:"truncated,omitempty"`
 	// Dropped says that this many lines before this one were lost.
 	Dropped uint64 `json:"dropped,omitempty"`
+	// Lines is how many printed lines this one is made of, when more than one: a
+	// stack trace. Sequence is the last one's.
+	Lines uint64 `json:"lines,omitempty"`
 	// ID is the place in the bus's history: "SEQUENCE.LINE", to resume after.
 	ID string `json:"-"`
 }
