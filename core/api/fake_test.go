@@ -296,6 +296,14 @@ func (h *history) Follow(_ context.Context, q logs.Query) iter.Seq2[plugin.LogLi
 	}
 }
 
+// Previous knows the instance before NAME-2.
+func (h *history) Previous(_ context.Context, name, current string) (string, error) {
+	if current != name+"-2" {
+		return "", fmt.Errorf("%q: %w: no earlier instance", name, plugin.ErrNotFound)
+	}
+	return name + "-1", nil
+}
+
 type health struct{ err error }
 
 func (h health) Check(context.Context) []Component { return []Component{{Name: "bus", Err: h.err}} }

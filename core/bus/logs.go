@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"strconv"
 	"strings"
 	"time"
@@ -24,8 +23,6 @@ const (
 	linesHeader = "Patchbay-Lines"
 	// uptoHeader is how far the stream's file is read once the message is stored.
 	uptoHeader = "Patchbay-Upto"
-	// TailMax bounds LogQuery.Tail.
-	TailMax = 100_000
 	// encodedMax is the largest encoding buffer that is kept for the next batch.
 	encodedMax = 512 << 10
 )
@@ -120,89 +117,6 @@ func (b *Bus) storeLogs(m *nats.Msg, age time.Duration) (*jetstream.PubAck, erro
 	return b.js[logging].PublishMsg(ctx, m, once...)
 }
 
-// LogQuery selects stored lines. Empty names mean any.
-type LogQuery struct {
-	Plugin, Instance string
-	Stream           plugin.LogStream
-	Since            time.Time
-	// After is the ID of the line to begin after.
-	After string
-	// Tail keeps only the last so many; 0: all.
-	Tail int
-}
-
-// LogHistory reads stored lines in order, each with its ID. An error is the last
-// thing it yields: ErrNotFound when After is no longer kept, ErrInvalid when it
-// is not an ID, ErrUnavailable when the bus is down.
-func (b *Bus) LogHistory(ctx context.Context, q LogQuery) iter.Seq2[plugin.LogLine, error] {
-	return func(yield func(plugin.LogLine, error) bool) {
-		if err := b.logHistory(ctx, q, yield); err != nil && ctx.Err() == nil {
-			yield(plugin.LogLine{}, err)
-		}
-	}
-}
-
-// logMessage is a stored batch that is not decoded yet.
-type logMessage struct {
-	sequence uint64
-	lines    int
-	data     []byte
-}
-
-func (b *Bus) logHistory(ctx context.Context, q LogQuery, yield func(plugin.LogLine, error) bool) error {
-	sequence, line, err := parseLogID(q.After)
-	if err != nil {
-		return err
-	}
-	r := reading{stream: streamLogs, filter: logFilter(q.Plugin, q.Instance, q.Stream), after: sequence, since: q.Since}
-	if line > 0 && sequence > 0 {
-		r.after, r.within = sequence-1, sequence // that batch may hold more
-	}
-	decode := func(m logMessage, skip int) bool {
-		if m.sequence == sequence {
-			skip = max(skip, line)
-		}
-		return eachLine(m, skip, func(l plugin.LogLine) bool { return l.Time.Before(q.Since) || yield(l, nil) })
-	}
-	if q.Tail > 0 {
-		return b.logTail(ctx, r, min(q.Tail, TailMax), decode)
-	}
-	return b.read(ctx, r, func(m jetstream.Msg, at uint64) bool { return decode(newLogMessage(m, at), 0) })
-}
-
-// logTail reads near the end of what r selects, keeps as many batches as hold n
-// lines, and decodes only those.
-func (b *Bus) logTail(ctx context.Context, r reading, n int, decode func(logMessage, int) bool) error {
-	if r.after == 0 && r.since.IsZero() {
-		after, err := b.nearEnd(ctx, r, n)
-		if err != nil {
-			return err
-		}
-		r.after = after
-	}
-	var kept []logMessage
-	total := 0
-	err := b.read(ctx, r, func(m jetstream.Msg, at uint64) bool {
-		one := newLogMessage(m, at)
-		kept = append(kept, one)
-		for total += one.lines; total-kept[0].lines >= n; kept = kept[1:] {
-			total -= kept[0].lines
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	skip := max(0, total-n)
-	for _, m := range kept {
-		if !decode(m, skip) {
-			return nil
-		}
-		skip = max(0, skip-m.lines)
-	}
-	return nil
-}
-
 func newLogMessage(m jetstream.Msg, at uint64) logMessage {
 	one := logMessage{sequence: at, data: m.Data()}
 	if one.lines, _ = strconv.Atoi(m.Headers().Get(linesHeader)); one.lines <= 0 {
@@ -248,39 +162,4 @@ func parseLogID(id string) (sequence uint64, line int, err error) {
 		return 0, 0, fmt.Errorf("log id %q: %w: want SEQUENCE.LINE", id, plugin.ErrInvalid)
 	}
 	return sequence, line, nil
-}
-
-// nearEnd finds a place from which between n and about 2n batches are left, by
-// bisection: the server counts what a reader would get, but cannot walk back.
-func (b *Bus) nearEnd(ctx context.Context, r reading, n int) (after uint64, err error) {
-	s, err := b.js[control].Stream(ctx, r.stream)
-	if err != nil {
-		return 0, unavailable("history", err)
-	}
-	low, high := s.CachedInfo().State.FirstSeq, s.CachedInfo().State.LastSeq+1
-	for high > low+1 {
-		middle := low + (high-low)/2
-		left, err := b.leftAfter(ctx, s, r, middle-1)
-		switch {
-		case err != nil:
-			return 0, err
-		case left < uint64(n):
-			high = middle
-		case left <= uint64(2*n)+16:
-			return middle - 1, nil
-		default:
-			low = middle
-		}
-	}
-	return max(low, 1) - 1, nil
-}
-
-func (b *Bus) leftAfter(ctx context.Context, s jetstream.Stream, r reading, after uint64) (uint64, error) {
-	r.after = after
-	c, err := s.CreateConsumer(ctx, r.consumer())
-	if err != nil {
-		return 0, unavailable("history", err)
-	}
-	b.dropConsumer(s, c)
-	return c.CachedInfo().NumPending, nil
 }

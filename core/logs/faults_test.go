@@ -316,12 +316,11 @@ func TestHistory_doesNotRepeatWhatWasToldWithoutID(t *testing.T) {
 	log := hub.Open("p", "p-1", t.TempDir(), 0)
 	w := log.Writer(plugin.Stdout)
 	fmt.Fprintln(w, "line 1")
-	var r reader
 	var got []string
-	r = reader{hub: hub, query: Query{Plugin: "p"}, told: map[string]uint64{}, yield: func(l plugin.LogLine, _ error) bool {
+	r := newReader(hub, Query{Plugin: "p"}, func(l plugin.LogLine, _ error) bool {
 		got = append(got, l.Message)
 		return true
-	}}
+	})
 	r.history(t.Context()) // from memory: the bus is down
 	bus.set(false)
 	fmt.Fprintln(w, "line 2")
@@ -342,7 +341,7 @@ func TestFollow_answersThatOvertakeEachOther(t *testing.T) {
 				<-time.After(time.Second)
 			}
 		}
-		live := hub.subscribe("p")
+		live := hub.subscribe(map[string]struct{}{"p": {}})
 		defer hub.unsubscribe(live)
 		first, second := hub.Open("p", "p-1", "", 0), hub.Open("p", "p-2", "", 0)
 		fmt.Fprintln(first.Writer(plugin.Stdout), "one")

@@ -11,3 +11,10 @@ type LogBatch struct {
 	// Keep is how much of the plugin's log is kept.
 	Keep Logs
 }
+
+// A LogSource is whose lines are asked for.
+type LogSource struct {
+	Plugin string
+	// Instance is empty for all of the plugin's.
+	Instance string
+}

@@ -102,7 +102,9 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, log *sl
 		d.bus.Close()
 		return nil, err
 	}
-	d.logs = logs.New(logs.Options{Publish: d.bus.LogBatch, Last: d.bus.LastLog, History: d.history, Settings: d.logSettings, Log: log})
+	d.logs = logs.New(logs.Options{
+		Publish: d.bus.LogBatch, Last: d.bus.LastLog, History: d.history, Previous: d.bus.PreviousInstance, Settings: d.logSettings, Log: log,
+	})
 	d.reporter = reconcile.NewReporter(folder.Node, d.bus.Status, d.bus.Event, log)
 	d.reporter.Drop = d.bus.Forget
 	d.reconciler = reconcile.New(d.store, d.supervision(c, folder, all, log), folder.Node, d.bus.Event)
@@ -139,7 +141,9 @@ func (d *daemon) logSettings(name string) logs.Settings {
 }
 
 func (d *daemon) history(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error] {
-	return d.bus.LogHistory(ctx, bus.LogQuery{Plugin: q.Plugin, Since: q.Since, After: q.After, Tail: q.Tail})
+	return d.bus.LogHistory(ctx, bus.LogQuery{
+		Plugin: q.Plugin, Instance: q.Instance, Sources: q.Sources, Since: q.Since, After: q.After, Tail: q.Tail, Keep: q.Keep,
+	})
 }
 
 func (d *daemon) invoked(r plugin.InvocationRecord) {
