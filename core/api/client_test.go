@@ -91,6 +91,12 @@ func TestClient_everyRoute(t *testing.T) {
 			}
 			return errTest
 		},
+		"mergedLogs": func() error {
+			for l, err := range c.MergedLogs(ctx, client.LogOptions{Plugins: []string{"one", "other"}}) {
+				return is(l.Message == "hello" && l.ID == "1.1", err)
+			}
+			return errTest
+		},
 		"events": func() error {
 			for e, err := range c.PluginEvents(ctx, "one", client.EventOptions{}) {
 				return is(e.Sequence == 1 && e.Type == "a", err)

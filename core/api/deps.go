@@ -68,6 +68,8 @@ type Events interface {
 // Logs is the history of log lines, and what comes: *logs.Hub.
 type Logs interface {
 	Follow(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error]
+	// Previous returns the instance that printed before the current one.
+	Previous(ctx context.Context, plugin, current string) (instance string, err error)
 }
 
 // Strays knows and removes what earlier daemons left behind: core/reconcile.

@@ -299,6 +299,14 @@ func (h *history) Follow(_ context.Context, q logs.Query) iter.Seq2[plugin.LogLi
 	}
 }
 
+// Previous knows the instance before NAME-2.
+func (h *history) Previous(_ context.Context, name, current string) (string, error) {
+	if current != name+"-2" {
+		return "", fmt.Errorf("%q: %w: no earlier instance", name, plugin.ErrNotFound)
+	}
+	return name + "-1", nil
+}
+
 // frail is Health: the bus works unless err says why not, the adapter does not.
 type frail struct{ err error }
 

@@ -100,25 +100,25 @@ func (m *Metrics) CountInvocations(next func(plugin.InvocationRecord)) func(plug
 }
 
 // LogBatch is how a batch of log lines is stored: *bus.Bus's.
-type LogBatch func(name, instance string, stream plugin.LogStream, lines []plugin.LogLine) (uint64, error)
+type LogBatch func(plugin.LogBatch) (sequence uint64, err error)
 
 // CountLogs counts what store has stored, and what its lines say was lost.
 func (m *Metrics) CountLogs(store LogBatch) LogBatch {
 	if m == nil {
 		return store
 	}
-	return func(name, instance string, stream plugin.LogStream, lines []plugin.LogLine) (uint64, error) {
-		sequence, err := store(name, instance, stream, lines)
+	return func(b plugin.LogBatch) (uint64, error) {
+		sequence, err := store(b)
 		if err != nil {
 			return sequence, err
 		}
 		bytes, dropped := 0, uint64(0)
-		for i := range lines {
-			bytes += len(lines[i].Message)
-			dropped += lines[i].Dropped
+		for i := range b.Lines {
+			bytes += len(b.Lines[i].Message)
+			dropped += b.Lines[i].Dropped
 		}
-		m.logBytes.add(float64(bytes), name)
-		m.logDropped.add(float64(dropped), name)
+		m.logBytes.add(float64(bytes), b.Plugin)
+		m.logDropped.add(float64(dropped), b.Plugin)
 		return sequence, nil
 	}
 }

@@ -43,13 +43,16 @@ func TestMetrics_tellTheWholeHouse(t *testing.T) {
 		t.Errorf("handed on %d of 2", told)
 	}
 	var fail error
-	store := m.CountLogs(func(string, string, plugin.LogStream, []plugin.LogLine) (uint64, error) { return 9, fail })
-	lines := []plugin.LogLine{{Message: "12345"}, {Message: "123", Dropped: 4}}
-	if sequence, err := store("one", "one-abc", plugin.Stdout, lines); sequence != 9 || err != nil {
+	store := m.CountLogs(func(plugin.LogBatch) (uint64, error) { return 9, fail })
+	batch := plugin.LogBatch{
+		Plugin: "one", Instance: "one-abc", Stream: plugin.Stdout,
+		Lines: []plugin.LogLine{{Message: "12345"}, {Message: "123", Dropped: 4}},
+	}
+	if sequence, err := store(batch); sequence != 9 || err != nil {
 		t.Errorf("got %d, %v, want what the bus says", sequence, err)
 	}
 	fail = errTest
-	if _, err := store("one", "one-abc", plugin.Stdout, lines); !errors.Is(err, errTest) {
+	if _, err := store(batch); !errors.Is(err, errTest) {
 		t.Errorf("got %v, want the bus's error, and nothing counted", err)
 	}
 	text := ask(t, a, "GET", "/metrics", "").Body.String()

@@ -94,7 +94,13 @@ func Routes() []Route {
 		since   = Param{Name: "since", Doc: "Begin at this time: RFC 3339, or how long ago, such as 10m."}
 		after   = Param{Name: "after", Doc: "Begin after the item with this id, exactly."}
 		resume  = Param{Name: "Last-Event-ID", In: "header", Doc: "The same as after, as browsers and clients send it."}
-		tail    = Param{Name: "tail", Type: "integer", Doc: "Only the last so many kept lines."}
+		tail    = Param{Name: "tail", Type: "integer", Doc: "Only the last so many kept lines, of those that are chosen."}
+		level   = Param{Name: "level", Doc: "The least level: trace, debug, info, warn or error. A line without one counts as info."}
+		grep    = Param{Name: "grep", Doc: "Only lines whose message or fields match this regular expression (RE2, at most 1 KiB)."}
+		before  = Param{Name: "previous", Type: "boolean", Doc: "The instance before the current one instead of all."}
+		which   = Param{Name: "instance", Doc: "Only this instance."}
+		whose   = Param{Name: "plugin", Doc: "Names of plugins, with commas between; at most 100. Without these and selector: all plugins."}
+		labels  = Param{Name: "selector", Doc: "Plugins by their labels, as labelSelector; those that come later, too."}
 		kind    = Param{Name: "type", Doc: "Only events of this type."}
 		ifMatch = Param{Name: "If-Match", In: "header", Doc: "Only if the plugin has this revision (its ETag); else 412. With *: only if it exists."}
 		ifNone  = Param{Name: "If-None-Match", In: "header", Doc: "With *: only if there is no such plugin; else 412."}
@@ -127,7 +133,8 @@ func Routes() []Route {
 		{"Operations", "GET", name + "/operations", Read, "What the plugin offers.", nil, nil, jsonOf(wire.OperationList{}), 200, (*API).operations},
 		{"Invoke", "POST", name + "/operations/{operation}", Call, "Invoke an operation. NDJSON or SSE is answered in parts as they come.", []Param{timeout}, anything, result, 200, (*API).invoke},
 		{"Instances", "GET", name + "/instances", Read, "The running copies.", nil, nil, jsonOf(wire.InstanceList{}), 200, (*API).instances},
-		{"Logs", "GET", name + "/logs", Read, "What the plugin printed.", []Param{follow, since, after, tail, resume}, nil, lines, 200, (*API).logs},
+		{"Logs", "GET", name + "/logs", Read, "What the plugin printed.", []Param{follow, since, after, tail, level, grep, before, which, resume}, nil, lines, 200, (*API).logs},
+		{"MergedLogs", "GET", "/v1/logs", Read, "What several plugins printed, in the order in which it came.", []Param{whose, labels, follow, since, after, tail, level, grep, before, resume}, nil, lines, 200, (*API).mergedLogs},
 		{"PluginEvents", "GET", name + "/events", Read, "What happened to one plugin.", []Param{follow, since, after, kind, resume}, nil, events, 200, (*API).events},
 		{"Events", "GET", "/v1/events", Read, "What happened to all plugins.", []Param{follow, since, after, kind, resume}, nil, events, 200, (*API).events},
 		{"EventTypes", "GET", "/v1/events/types", Read, "The events that Patchbay tells, each with the JSON Schema of its data.", nil, nil, jsonOf(wire.EventTypeList{}), 200, (*API).eventTypes},

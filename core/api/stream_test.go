@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/patchbay-dev/patchbay/core/api/wire"
+	"github.com/patchbay-dev/patchbay/core/logs"
 	"github.com/patchbay-dev/patchbay/core/plugin"
+	"github.com/patchbay-dev/patchbay/core/store"
 )
 
 // served runs an API on a listener of its own until the test ends, and returns
@@ -118,6 +120,50 @@ func TestLogs_query(t *testing.T) {
 	ask(t, a, "GET", "/v1/plugins/one/logs?tail=7&follow=true", "", "Last-Event-ID: 5.1")
 	if q := h.asked; q.Tail != 0 || q.After != "5.1" || !q.Follow {
 		t.Errorf("got %+v, want only what is after 5.1", q)
+	}
+}
+
+func TestLogs_chooseLines(t *testing.T) {
+	d := testDeps(t, newShelf("one", "other"))
+	h, plugins := d.Logs.(*history), d.Plugins.(*shelf)
+	one := plugins.all["one"]
+	one.Status.Instance = "one-2"
+	plugins.all["one"] = one
+	a := New(d)
+	asked := func(path string) logs.Query {
+		t.Helper()
+		h.asked = logs.Query{}
+		if w := ask(t, a, "GET", path, ""); w.Code != 200 {
+			t.Fatalf("%s: got %d %s", path, w.Code, w.Body)
+		}
+		return h.asked
+	}
+	q := asked("/v1/plugins/one/logs?level=warn&grep=a%2Bb&instance=one-7")
+	if q.Level != "warn" || q.Grep.String() != "a+b" || q.Instance != "one-7" || q.Select != nil {
+		t.Errorf("got %+v", q)
+	}
+	if q := asked("/v1/plugins/one/logs?previous"); q.Instance != "one-1" {
+		t.Errorf("previous: got %+v", q)
+	}
+	if q := asked("/v1/logs"); q.Select != nil || q.Plugin != "" {
+		t.Errorf("all: got %+v", q)
+	}
+	names := func(q logs.Query) string { return fmt.Sprint(q.Select()) }
+	if q := asked("/v1/logs?plugin=other,one&plugin=one"); names(q) != "[{one } {other }]" || q.Joins != nil {
+		t.Errorf("by name: got %s", names(q))
+	}
+	q = asked("/v1/logs?plugin=one&selector=team%3Dedge&follow")
+	if got := names(q); got != "[{one } {one } {other }]" {
+		t.Errorf("by label: got %s", got)
+	}
+	if _, _, err := plugins.Put(t.Context(), toyManifest("third"), store.Expect{}); err != nil {
+		t.Fatal(err)
+	}
+	if !q.Joins("third") || q.Joins("nobody") || !strings.Contains(names(q), "third") {
+		t.Error("a plugin that is applied later does not join")
+	}
+	if q := asked("/v1/logs?selector=team&previous"); names(q) != "[{one one-1}]" {
+		t.Errorf("previous of several: got %s", names(q))
 	}
 }
 

@@ -67,6 +67,8 @@ type Bus struct {
 	statuses    statusQueue
 	invocations invocationRing
 	atomicBatch atomic.Bool // the events stream takes atomic batches
+	ages        atomic.Bool // the logs stream takes an age with each message
+	retention   retention
 	readers     chan struct{}
 	illness     chan struct{} // holds one token when the embedded server may be ill
 	buffers     sync.Pool     // *[]byte: encoded log batches
@@ -120,6 +122,7 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	b.events.init()
 	b.statuses.init()
 	b.invocations.init()
+	b.retention.init()
 	// The publishers end by Close, not with the ctx of the start.
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := b.open(ctx); err != nil {
@@ -133,6 +136,7 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	if b.server != nil {
 		b.workers.Go(b.nurse) // ends with stopping
 	}
+	b.workers.Go(b.retain) // ends with stopping
 	return b, nil
 }
 

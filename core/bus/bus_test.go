@@ -123,7 +123,7 @@ func TestCheck_deletedStreamIsNamed(t *testing.T) {
 	if err := b.Check(t.Context()); !errors.Is(err, plugin.ErrUnavailable) || !strings.Contains(err.Error(), streamLogs) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, []plugin.LogLine{{Message: "made again"}}); err != nil {
+	if _, err := b.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: []plugin.LogLine{{Message: "made again"}}}); err != nil {
 		t.Errorf("log after the stream was deleted: %v", err)
 	}
 }
@@ -322,7 +322,7 @@ func TestAppendLines_isJSON(t *testing.T) {
 	lines := []plugin.LogLine{
 		{Time: at, Plugin: "p", Instance: "p-1", Stream: plugin.Stderr, Sequence: 1, Level: "info", Message: "plain"},
 		{Time: at, Plugin: "p", Instance: "p-1", Stream: plugin.Stderr, Sequence: 2, Message: "\x00\x1f\"\\\n\r\té\u2028", Truncated: true},
-		{Time: at.Add(1), Plugin: "p", Instance: "p-1", Stream: plugin.Stderr, Sequence: 3, Fields: plugin.RawJSON(`{"a":1}`), Dropped: 9},
+		{Time: at.Add(1), Plugin: "p", Instance: "p-1", Stream: plugin.Stderr, Sequence: 3, Fields: plugin.RawJSON(`{"a":1}`), Dropped: 9, Lines: 3},
 	}
 	var got []plugin.LogLine
 	d := json.NewDecoder(bytes.NewReader(appendLines(nil, "p", "p-1", plugin.Stderr, lines)))
@@ -377,7 +377,7 @@ func TestClose_twiceAndLateCalls(t *testing.T) {
 	b.Event(event("p", 1))
 	b.Status(plugin.Status{Plugin: "p"})
 	b.Invoked(plugin.InvocationRecord{Plugin: "p"})
-	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, []plugin.LogLine{{Message: "x"}}); !errors.Is(err, plugin.ErrUnavailable) {
+	if _, err := b.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: []plugin.LogLine{{Message: "x"}}}); !errors.Is(err, plugin.ErrUnavailable) {
 		t.Errorf("log after close: got %v", err)
 	}
 	for _, err := range b.Events(t.Context(), EventQuery{Follow: true}) {

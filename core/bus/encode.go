@@ -52,6 +52,9 @@ func appendRest(dst []byte, l *plugin.LogLine) []byte {
 	if l.Dropped > 0 {
 		dst = strconv.AppendUint(append(dst, `,"dropped":`...), l.Dropped, 10)
 	}
+	if l.Lines > 0 {
+		dst = strconv.AppendUint(append(dst, `,"lines":`...), l.Lines, 10)
+	}
 	return dst
 }
 

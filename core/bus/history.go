@@ -197,11 +197,14 @@ func (r *eventReader) history(last uint64) error {
 
 // reading is a walk through part of a stream.
 type reading struct {
-	stream, filter string
-	after          uint64 // exclusive; 0: from the first
-	since          time.Time
-	last           uint64 // inclusive; 0: to what is the end at the start
-	within         uint64 // must still be kept; 0: after must
+	stream      string
+	filter      string
+	filters     []string // several instead of filter
+	after       uint64   // exclusive; 0: from the first
+	since       time.Time
+	last        uint64 // inclusive; 0: to what is the end at the start
+	within      uint64 // must still be kept; 0: after must
+	headersOnly bool
 }
 
 // read calls each with the messages in order, until it returns false.
@@ -281,8 +284,9 @@ func atEnd(ctx context.Context, c jetstream.Consumer) error {
 
 func (r reading) consumer() jetstream.ConsumerConfig {
 	c := jetstream.ConsumerConfig{
-		FilterSubject: r.filter, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true,
+		FilterSubject: r.filter, FilterSubjects: r.filters, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true,
 		InactiveThreshold: readerIdleMax, Replicas: 1, DeliverPolicy: jetstream.DeliverAllPolicy,
+		HeadersOnly: r.headersOnly,
 	}
 	switch {
 	case r.after > 0:

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"strconv"
 	"strings"
 	"time"
@@ -22,8 +21,8 @@ const (
 	// line, and how many.
 	ndjson      = "application/x-ndjson"
 	linesHeader = "Patchbay-Lines"
-	// TailMax bounds LogQuery.Tail.
-	TailMax = 100_000
+	// uptoHeader is how far the stream's file is read once the message is stored.
+	uptoHeader = "Patchbay-Upto"
 	// encodedMax is the largest encoding buffer that is kept for the next batch.
 	encodedMax = 512 << 10
 )
@@ -32,126 +31,90 @@ const (
 // sequence: line i, from 1, is then known as "SEQUENCE.i". It waits for the
 // acknowledgement, which promises that the lines survive a crash of the daemon,
 // not that they survive a power cut of this second.
-func (b *Bus) LogBatch(name, instance string, stream plugin.LogStream, lines []plugin.LogLine) (uint64, error) {
-	if len(lines) == 0 {
+func (b *Bus) LogBatch(l plugin.LogBatch) (uint64, error) {
+	if len(l.Lines) == 0 {
 		return 0, nil
 	}
 	buf, _ := b.buffers.Get().(*[]byte)
 	if buf == nil {
 		buf = new([]byte)
 	}
-	*buf = appendLines((*buf)[:0], name, instance, stream, lines)
+	*buf = appendLines((*buf)[:0], l.Plugin, l.Instance, l.Stream, l.Lines)
 	defer func() {
 		if cap(*buf) <= encodedMax {
 			b.buffers.Put(buf)
 		}
 	}()
-	m := &nats.Msg{Subject: logSubject(name, instance, stream), Data: *buf, Header: nats.Header{
-		ceContentType: []string{ndjson}, linesHeader: []string{strconv.Itoa(len(lines))},
+	m := &nats.Msg{Subject: logSubject(l.Plugin, l.Instance, l.Stream), Data: *buf, Header: nats.Header{
+		ceContentType: []string{ndjson}, linesHeader: []string{strconv.Itoa(len(l.Lines))},
 	}}
-	ack, err := b.storeLogs(m)
+	if l.Upto > 0 {
+		m.Header[uptoHeader] = []string{strconv.FormatInt(l.Upto, 10)}
+	}
+	ack, err := b.storeLogs(m, l.Keep.MaxAge.Std())
 	if err != nil {
 		return 0, unavailable("log", err)
 	}
 	b.counters.logBatches.Add(1)
-	b.counters.logLines.Add(uint64(len(lines)))
+	b.counters.logLines.Add(uint64(len(l.Lines)))
+	b.retention.stored(l.Plugin, ack.Sequence, len(*buf), int64(l.Keep.MaxSize))
 	return ack.Sequence, nil
 }
 
-func (b *Bus) storeLogs(m *nats.Msg) (*jetstream.PubAck, error) {
+// LastLog tells where an instance's stream ends in the log: the sequence of its
+// last stored line, and how far its file is read with it. Both are 0 when nothing
+// is kept. After a crash of the daemon the embedded server may have lost the
+// batches of the last moments although it acknowledged them: the answer then is
+// what is really there.
+func (b *Bus) LastLog(ctx context.Context, name, instance string, stream plugin.LogStream) (sequence uint64, upto int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestMax)
+	defer cancel()
+	s, err := b.js[control].Stream(ctx, streamLogs)
+	if errors.Is(err, jetstream.ErrStreamNotFound) { // somebody deleted it
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, unavailable("last log line", err)
+	}
+	m, err := s.GetLastMsgForSubject(ctx, logSubject(name, instance, stream))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, unavailable("last log line", err)
+	}
+	upto, _ = strconv.ParseInt(m.Header.Get(uptoHeader), 10, 64) // absent: no file
+	return lastSequence(m.Data), max(0, upto), nil
+}
+
+// lastSequence is that of the last line of a batch, 0 when it is none of ours.
+func lastSequence(data []byte) uint64 {
+	data = bytes.TrimRight(data, "\n")
+	var last struct {
+		Sequence uint64 `json:"seq"`
+	}
+	if json.Unmarshal(data[bytes.LastIndexByte(data, '\n')+1:], &last) != nil {
+		return 0
+	}
+	return last.Sequence
+}
+
+// storeLogs stores a message that lives for age; 0: as long as the stream keeps it.
+func (b *Bus) storeLogs(m *nats.Msg, age time.Duration) (*jetstream.PubAck, error) {
 	ctx, cancel := context.WithTimeout(b.ctx, requestMax)
 	defer cancel()
-	ack, err := b.js[logging].PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+	once := []jetstream.PublishOpt{jetstream.WithRetryAttempts(0)}
+	if age > 0 && b.ages.Load() {
+		once = append(once, jetstream.WithMsgTTL(age.Truncate(time.Second)))
+	}
+	ack, err := b.js[logging].PublishMsg(ctx, m, once...)
 	if !errors.Is(err, jetstream.ErrNoStreamResponse) {
 		return ack, err
 	}
 	if _, made := b.ensureStream(ctx, b.streams()[2]); made != nil { // somebody deleted it
 		return nil, err
 	}
-	return b.js[logging].PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
-}
-
-// LogQuery selects stored lines. Empty names mean any.
-type LogQuery struct {
-	Plugin, Instance string
-	Stream           plugin.LogStream
-	Since            time.Time
-	// After is the ID of the line to begin after.
-	After string
-	// Tail keeps only the last so many; 0: all.
-	Tail int
-}
-
-// LogHistory reads stored lines in order, each with its ID. An error is the last
-// thing it yields: ErrNotFound when After is no longer kept, ErrInvalid when it
-// is not an ID, ErrUnavailable when the bus is down.
-func (b *Bus) LogHistory(ctx context.Context, q LogQuery) iter.Seq2[plugin.LogLine, error] {
-	return func(yield func(plugin.LogLine, error) bool) {
-		if err := b.logHistory(ctx, q, yield); err != nil && ctx.Err() == nil {
-			yield(plugin.LogLine{}, err)
-		}
-	}
-}
-
-// logMessage is a stored batch that is not decoded yet.
-type logMessage struct {
-	sequence uint64
-	lines    int
-	data     []byte
-}
-
-func (b *Bus) logHistory(ctx context.Context, q LogQuery, yield func(plugin.LogLine, error) bool) error {
-	sequence, line, err := parseLogID(q.After)
-	if err != nil {
-		return err
-	}
-	r := reading{stream: streamLogs, filter: logFilter(q.Plugin, q.Instance, q.Stream), after: sequence, since: q.Since}
-	if line > 0 && sequence > 0 {
-		r.after, r.within = sequence-1, sequence // that batch may hold more
-	}
-	decode := func(m logMessage, skip int) bool {
-		if m.sequence == sequence {
-			skip = max(skip, line)
-		}
-		return eachLine(m, skip, func(l plugin.LogLine) bool { return l.Time.Before(q.Since) || yield(l, nil) })
-	}
-	if q.Tail > 0 {
-		return b.logTail(ctx, r, min(q.Tail, TailMax), decode)
-	}
-	return b.read(ctx, r, func(m jetstream.Msg, at uint64) bool { return decode(newLogMessage(m, at), 0) })
-}
-
-// logTail reads near the end of what r selects, keeps as many batches as hold n
-// lines, and decodes only those.
-func (b *Bus) logTail(ctx context.Context, r reading, n int, decode func(logMessage, int) bool) error {
-	if r.after == 0 && r.since.IsZero() {
-		after, err := b.nearEnd(ctx, r, n)
-		if err != nil {
-			return err
-		}
-		r.after = after
-	}
-	var kept []logMessage
-	total := 0
-	err := b.read(ctx, r, func(m jetstream.Msg, at uint64) bool {
-		one := newLogMessage(m, at)
-		kept = append(kept, one)
-		for total += one.lines; total-kept[0].lines >= n; kept = kept[1:] {
-			total -= kept[0].lines
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	skip := max(0, total-n)
-	for _, m := range kept {
-		if !decode(m, skip) {
-			return nil
-		}
-		skip = max(0, skip-m.lines)
-	}
-	return nil
+	return b.js[logging].PublishMsg(ctx, m, once...)
 }
 
 func newLogMessage(m jetstream.Msg, at uint64) logMessage {
@@ -199,39 +162,4 @@ func parseLogID(id string) (sequence uint64, line int, err error) {
 		return 0, 0, fmt.Errorf("log id %q: %w: want SEQUENCE.LINE", id, plugin.ErrInvalid)
 	}
 	return sequence, line, nil
-}
-
-// nearEnd finds a place from which between n and about 2n batches are left, by
-// bisection: the server counts what a reader would get, but cannot walk back.
-func (b *Bus) nearEnd(ctx context.Context, r reading, n int) (after uint64, err error) {
-	s, err := b.js[control].Stream(ctx, r.stream)
-	if err != nil {
-		return 0, unavailable("history", err)
-	}
-	low, high := s.CachedInfo().State.FirstSeq, s.CachedInfo().State.LastSeq+1
-	for high > low+1 {
-		middle := low + (high-low)/2
-		left, err := b.leftAfter(ctx, s, r, middle-1)
-		switch {
-		case err != nil:
-			return 0, err
-		case left < uint64(n):
-			high = middle
-		case left <= uint64(2*n)+16:
-			return middle - 1, nil
-		default:
-			low = middle
-		}
-	}
-	return max(low, 1) - 1, nil
-}
-
-func (b *Bus) leftAfter(ctx context.Context, s jetstream.Stream, r reading, after uint64) (uint64, error) {
-	r.after = after
-	c, err := s.CreateConsumer(ctx, r.consumer())
-	if err != nil {
-		return 0, unavailable("history", err)
-	}
-	b.dropConsumer(s, c)
-	return c.CachedInfo().NumPending, nil
 }

@@ -25,7 +25,7 @@ func fillLogs(t *testing.T, b *Bus, batches int) (want []plugin.LogLine) {
 				Time: at, Plugin: name, Instance: name + "-1", Stream: stream, Sequence: uint64(k + 1), Message: fmt.Sprintf("%d.%d", i, k),
 			})
 		}
-		sequence, err := b.LogBatch(name, name+"-1", stream, lines)
+		sequence, err := b.LogBatch(plugin.LogBatch{Plugin: name, Instance: name + "-1", Stream: stream, Lines: lines})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,18 +102,141 @@ func TestLogBatch_busDown(t *testing.T) {
 	e := startExternal(t)
 	b := open(t, Options{URL: e.s.ClientURL()})
 	line := []plugin.LogLine{{Message: "x"}}
-	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, line); err != nil {
+	if _, err := b.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: line}); err != nil {
 		t.Fatal(err)
 	}
 	e.stop()
-	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, line); !errors.Is(err, plugin.ErrUnavailable) {
+	if _, err := b.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: line}); !errors.Is(err, plugin.ErrUnavailable) {
 		t.Errorf("down: got %v", err)
 	}
 	e.start()
 	eventually(t, "logs again", func() bool {
-		_, err := b.LogBatch("p", "p-1", plugin.Stdout, line)
+		_, err := b.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: line})
 		return err == nil
 	})
+}
+
+func TestPreviousInstance(t *testing.T) {
+	both(t, func(t *testing.T, b *Bus) {
+		put := func(name, instance string, n int) {
+			t.Helper()
+			for range n {
+				one := plugin.LogBatch{Plugin: name, Instance: instance, Stream: plugin.Stdout, Lines: []plugin.LogLine{{Message: "x"}}}
+				if _, err := b.LogBatch(one); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		ask := func(name, current string) string {
+			t.Helper()
+			instance, err := b.PreviousInstance(t.Context(), name, current)
+			if err != nil && !errors.Is(err, plugin.ErrNotFound) {
+				t.Fatal(err)
+			}
+			return instance
+		}
+		if got := ask("p", ""); got != "" {
+			t.Errorf("an empty log: got %q", got)
+		}
+		put("p", "p-1", 3)
+		if got := ask("p", "") + ask("p", "p-1"); got != "" {
+			t.Errorf("one instance: got %q", got)
+		}
+		put("q", "q-1", 50)
+		put("p", "p-2", 2)
+		put("q", "q-2", 77)
+		put("p", "p-3", 1)
+		put("q", "q-2", 5)
+		for current, want := range map[string]string{"": "p-2", "p-3": "p-2", "p-2": "p-1", "p-1": "", "p-4": "p-3"} {
+			if got := ask("p", current); got != want {
+				t.Errorf("before %q: got %q, want %q", current, got, want)
+			}
+		}
+		if got := ask("q", "q-2"); got != "q-1" {
+			t.Errorf("got %q, want q-1", got)
+		}
+	})
+}
+
+func TestLogHistory_severalSources(t *testing.T) {
+	both(t, func(t *testing.T, b *Bus) {
+		all := fillLogs(t, b, 40)
+		sources := []plugin.LogSource{{Plugin: "p"}, {Plugin: "nobody"}, {Plugin: "other", Instance: "other-2"}, {Plugin: "p"}}
+		equalLogs(t, "several", readLogs(t, b, LogQuery{Sources: sources}), all)
+		equalLogs(t, "several, tail", readLogs(t, b, LogQuery{Sources: sources, Tail: 15}), all[len(all)-15:])
+		equalLogs(t, "an instance", readLogs(t, b, LogQuery{Sources: []plugin.LogSource{{Plugin: "p", Instance: "p-1"}}}), all)
+		equalLogs(t, "another instance", readLogs(t, b, LogQuery{Plugin: "p", Instance: "p-2"}), nil)
+		equalLogs(t, "none", readLogs(t, b, LogQuery{Sources: []plugin.LogSource{}}), nil)
+		for i := range 2 * filtersMax {
+			sources = append(sources, plugin.LogSource{Plugin: fmt.Sprint("nobody-", i)})
+		}
+		equalLogs(t, "more than filters", readLogs(t, b, LogQuery{Sources: sources}), all)
+		equalLogs(t, "more than filters, tail", readLogs(t, b, LogQuery{Sources: sources, Tail: 15}), all[len(all)-15:])
+		if both := readLogs(t, b, LogQuery{Sources: []plugin.LogSource{{Plugin: "p"}, {Plugin: "other"}}}); len(both) != 400 {
+			t.Errorf("got %d lines of both, want 400", len(both))
+		}
+	})
+}
+
+func TestLogHistory_chosenLines(t *testing.T) {
+	b := open(t, Options{})
+	all := fillLogs(t, b, 400)
+	var want []plugin.LogLine
+	for _, l := range all {
+		if strings.HasSuffix(l.Message, "0.7") {
+			want = append(want, l)
+		}
+	}
+	seldom := func(l *plugin.LogLine) bool { return strings.HasSuffix(l.Message, "0.7") }
+	equalLogs(t, "all", readLogs(t, b, LogQuery{Plugin: "p", Keep: seldom}), want)
+	for _, n := range []int{1, 3, len(want), 1000} {
+		equalLogs(t, fmt.Sprint("tail ", n), readLogs(t, b, LogQuery{Plugin: "p", Keep: seldom, Tail: n}), want[max(0, len(want)-n):])
+	}
+	equalLogs(t, "tail after", readLogs(t, b, LogQuery{Plugin: "p", Keep: seldom, Tail: 2, After: all[0].ID}), want[len(want)-2:])
+	equalLogs(t, "none", readLogs(t, b, LogQuery{Plugin: "p", Tail: 5, Keep: func(*plugin.LogLine) bool { return false }}), nil)
+}
+
+func TestLastLog(t *testing.T) {
+	both(t, func(t *testing.T, b *Bus) {
+		ask := func(instance string, stream plugin.LogStream) string {
+			sequence, upto, err := b.LastLog(t.Context(), "p", instance, stream)
+			return fmt.Sprint(sequence, upto, err)
+		}
+		if got := ask("p-1", plugin.Stdout); got != "0 0 <nil>" {
+			t.Errorf("nothing stored: got %s", got)
+		}
+		for i := range 3 {
+			one := plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Upto: int64(1000 * (i + 1))}
+			for k := range 10 {
+				one.Lines = append(one.Lines, plugin.LogLine{Sequence: uint64(10*i + k + 1), Message: "with a\nline break"})
+			}
+			if _, err := b.LogBatch(one); err != nil {
+				t.Fatal(err)
+			}
+		}
+		written := plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.PluginLog, Lines: []plugin.LogLine{{Sequence: 7}}}
+		if _, err := b.LogBatch(written); err != nil {
+			t.Fatal(err)
+		}
+		for want, got := range map[string]string{
+			"30 3000 <nil>": ask("p-1", plugin.Stdout), "7 0 <nil>": ask("p-1", plugin.PluginLog),
+			"0 0 <nil>": ask("p-2", plugin.Stdout),
+		} {
+			if got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		}
+	})
+}
+
+func TestLastLog_busDown(t *testing.T) {
+	e := startExternal(t)
+	b := open(t, Options{URL: e.s.ClientURL()})
+	e.stop()
+	if _, _, err := b.LastLog(t.Context(), "p", "p-1", plugin.Stdout); !errors.Is(err, plugin.ErrUnavailable) {
+		t.Errorf("got %v, want that the bus is down", err)
+	}
+	e.start()
 }
 
 func BenchmarkLogBatch(b *testing.B) {
@@ -125,7 +248,7 @@ func BenchmarkLogBatch(b *testing.B) {
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		if _, err := bus.LogBatch("p", "p-1", plugin.Stdout, lines); err != nil {
+		if _, err := bus.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: lines}); err != nil {
 			b.Fatal(err)
 		}
 		n += len(lines)
@@ -160,7 +283,7 @@ func BenchmarkLogBatch_four(b *testing.B) {
 	b.SetParallelism(2)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, err := bus.LogBatch("p", "p-1", plugin.Stdout, lines); err != nil {
+			if _, err := bus.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: lines}); err != nil {
 				b.Error(err)
 			}
 		}

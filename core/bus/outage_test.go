@@ -299,7 +299,7 @@ func diskFull(t *testing.T, dir string) {
 	if _, err := kv.Put(t.Context(), "kept", []byte("after")); err != nil {
 		t.Errorf("write after the cure: %v", err)
 	}
-	if _, err := b.LogBatch("p", "p-1", plugin.Stdout, []plugin.LogLine{{Message: "after"}}); err != nil {
+	if _, err := b.LogBatch(plugin.LogBatch{Plugin: "p", Instance: "p-1", Stream: plugin.Stdout, Lines: []plugin.LogLine{{Message: "after"}}}); err != nil {
 		t.Errorf("log after the cure: %v", err)
 	}
 	tell(10)

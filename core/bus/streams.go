@@ -25,8 +25,8 @@ const (
 const (
 	eventsAgeMax   = 30 * 24 * time.Hour
 	eventsBytesMax = 512 << 20
-	logsAgeMax     = 7 * 24 * time.Hour
-	logsBytesMax   = 2 << 30
+	logsAgeMax     = plugin.LogsAgeMax
+	logsBytesMax   = plugin.LogsSizeMax
 	// logsPerSubjectMax keeps one plugin from pushing out all others: at most
 	// 16,384 batches of one instance's stream.
 	logsPerSubjectMax = 16384
@@ -54,7 +54,7 @@ func (b *Bus) streams() []jetstream.StreamConfig {
 		Name: streamLogs, Description: "Lines that plugins printed, packed.",
 		Subjects: []string{logPrefix + ">", checkSubject(streamLogs)}, Storage: jetstream.FileStorage,
 		MaxAge: logsAgeMax, MaxBytes: logsBytesMax, MaxMsgsPerSubject: logsPerSubjectMax,
-		Compression: jetstream.S2Compression, AllowDirect: true, AllowRollup: true,
+		Compression: jetstream.S2Compression, AllowDirect: true, AllowRollup: true, AllowMsgTTL: true,
 	}
 	if b.server != nil {
 		logs.PersistMode = jetstream.AsyncPersistMode // one replica only; the others are synced
@@ -76,9 +76,14 @@ func (b *Bus) ensureStreams(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if want.Name == streamEvents {
+		switch want.Name {
+		case streamEvents:
 			b.atomicBatch.Store(info.Config.AllowAtomicPublish)
 			b.hub.startAt(info.State.LastSeq)
+		case streamLogs:
+			if b.ages.Store(info.Config.AllowMsgTTL); !info.Config.AllowMsgTTL {
+				b.o.Log.Warn("spec.logs.maxAge is not kept: the NATS server is older than 2.11")
+			}
 		}
 	}
 	return nil

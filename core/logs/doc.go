@@ -15,7 +15,12 @@
 //     which history has it: history and the live tail join without gap or repeat,
 //     and a follower that was too slow goes on from history. While the bus is down
 //     lines come at once, without an ID.
-//   - A line waits at most 50 ms for others to travel with.
-//   - What has been shipped of a file is freed on disk, but for its first MiB.
+//   - A line waits at most 50 ms for others to travel with. A stack trace (of Go,
+//     Python, Java or JavaScript) is one line with its lines in it, and waits 100 ms
+//     for more of it.
+//   - What has been shipped of a file is freed on disk, two to four seconds later,
+//     but for its first MiB.
+//   - A daemon that is killed loses nothing of a file and repeats nothing: the next
+//     one reads on behind the last line that is really stored, and counts on.
 //   - An instance that prints nothing costs no goroutine, no file and no buffer.
 package logs

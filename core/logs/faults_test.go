@@ -24,10 +24,12 @@ type fakeBus struct {
 	down     bool
 	sequence uint64
 	kept     []plugin.LogLine
+	batches  []plugin.LogBatch
 	answered func(sequence uint64, lines []plugin.LogLine) // called before the answer is given
 }
 
-func (b *fakeBus) publish(_, _ string, _ plugin.LogStream, lines []plugin.LogLine) (uint64, error) {
+func (b *fakeBus) publish(batch plugin.LogBatch) (uint64, error) {
+	lines := batch.Lines
 	b.mu.Lock()
 	if b.down {
 		b.mu.Unlock()
@@ -39,11 +41,38 @@ func (b *fakeBus) publish(_, _ string, _ plugin.LogStream, lines []plugin.LogLin
 		line.ID = fmt.Sprintf("%d.%d", sequence, i+1)
 		b.kept = append(b.kept, line)
 	}
+	b.batches = append(b.batches, batch)
 	b.mu.Unlock()
 	if b.answered != nil {
 		b.answered(sequence, lines)
 	}
 	return sequence, nil
+}
+
+// last answers as bus.LastLog does.
+func (b *fakeBus) last(_ context.Context, _, instance string, stream plugin.LogStream) (uint64, int64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.down {
+		return 0, 0, plugin.ErrUnavailable
+	}
+	for _, batch := range slices.Backward(b.batches) {
+		if batch.Instance == instance && batch.Stream == stream {
+			return batch.Lines[len(batch.Lines)-1].Sequence, batch.Upto, nil
+		}
+	}
+	return 0, 0, nil
+}
+
+// lose forgets the last n batches, as the embedded server does when it is killed.
+func (b *fakeBus) lose(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for ; n > 0 && len(b.batches) > 0; n-- {
+		last := b.batches[len(b.batches)-1]
+		b.batches = b.batches[:len(b.batches)-1]
+		b.kept = b.kept[:len(b.kept)-len(last.Lines)]
+	}
 }
 
 func (b *fakeBus) set(down bool) {
@@ -77,7 +106,7 @@ func (b *fakeBus) history(_ context.Context, q Query) iter.Seq2[plugin.LogLine, 
 
 func newFake() (*Hub, *fakeBus) {
 	b := &fakeBus{}
-	return New(Options{Publish: b.publish, History: b.history}), b
+	return New(Options{Publish: b.publish, History: b.history, Last: b.last}), b
 }
 
 // counted checks that no line is missing without being told by the very next one.
@@ -85,7 +114,7 @@ func counted(t *testing.T, lines []plugin.LogLine, total uint64) {
 	t.Helper()
 	next := map[plugin.LogStream]uint64{}
 	for _, l := range lines {
-		if want := next[l.Stream] + 1 + l.Dropped; l.Sequence != want {
+		if want := next[l.Stream] + max(1, l.Lines) + l.Dropped; l.Sequence != want {
 			t.Fatalf("%s: line %d tells of %d dropped, after line %d", l.Stream, l.Sequence, l.Dropped, next[l.Stream])
 		}
 		next[l.Stream] = l.Sequence
@@ -287,12 +316,11 @@ func TestHistory_doesNotRepeatWhatWasToldWithoutID(t *testing.T) {
 	log := hub.Open("p", "p-1", t.TempDir(), 0)
 	w := log.Writer(plugin.Stdout)
 	fmt.Fprintln(w, "line 1")
-	var r reader
 	var got []string
-	r = reader{hub: hub, query: Query{Plugin: "p"}, told: map[string]uint64{}, yield: func(l plugin.LogLine, _ error) bool {
+	r := newReader(hub, Query{Plugin: "p"}, func(l plugin.LogLine, _ error) bool {
 		got = append(got, l.Message)
 		return true
-	}}
+	})
 	r.history(t.Context()) // from memory: the bus is down
 	bus.set(false)
 	fmt.Fprintln(w, "line 2")
@@ -313,7 +341,7 @@ func TestFollow_answersThatOvertakeEachOther(t *testing.T) {
 				<-time.After(time.Second)
 			}
 		}
-		live := hub.subscribe("p")
+		live := hub.subscribe(map[string]struct{}{"p": {}})
 		defer hub.unsubscribe(live)
 		first, second := hub.Open("p", "p-1", "", 0), hub.Open("p", "p-2", "", 0)
 		fmt.Fprintln(first.Writer(plugin.Stdout), "one")

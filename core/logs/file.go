@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
@@ -44,22 +42,23 @@ type follower struct {
 
 	offset int64 // read to here
 	armed  bool  // wake will be told of the next growth
-	freed  int64 // freed to here; guarded by log.mu
+	freed  int64 // freed to here; guarded by log.mu, as are the next ones
+	keeper keeper
 	cutter cutter
 }
 
 // follow starts to read a file. The caller holds mu.
-func (l *Log) follow(s *stream, path string) (*follower, error) {
+func (l *Log) follow(s *stream, path string) error {
 	file, err := os.OpenFile(path, os.O_RDWR, 0) // to write: for punching holes
 	if err != nil {
-		return nil, fmt.Errorf("follow: %w", err)
+		return fmt.Errorf("follow: %w", err)
 	}
-	f := &follower{
+	s.file = &follower{
 		log: l, stream: s, file: file, freed: l.head(s.name),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
-	go f.run(path) // ends with finish, which waits for it
-	return f, nil
+	go s.file.run(path) // ends with finish, which waits for it
+	return nil
 }
 
 // head is how much of a stream's file is never freed: what Stdout shows, at least
@@ -81,9 +80,15 @@ func (f *follower) run(path string) {
 	defer close(f.ended) // the file is closed by Close: shipping still frees parts of it
 	f.log.hub.watcher.join()
 	defer f.log.hub.watcher.leave()
+	if !f.resume() {
+		return
+	}
 	buf := make([]byte, readBytes)
 	for grown := time.Now(); ; {
 		last := stopped(f.stop) // asked before reading: what comes later is not promised
+		if last && f.log.leaves() {
+			return // with a fold, too
+		}
 		before := f.offset
 		until := int64(math.MaxInt64)
 		if last {
@@ -95,6 +100,9 @@ func (f *follower) run(path string) {
 		}
 		if last {
 			f.cutter.finish(f.line(time.Now()))
+			f.log.mu.Lock()
+			f.log.unfold(f.stream, waitForRoom)
+			f.log.mu.Unlock()
 			return
 		}
 		if f.offset != before {
@@ -160,7 +168,6 @@ func (f *follower) readAll(buf []byte, until int64) error {
 		if n > 0 {
 			f.offset += int64(n)
 			f.cutter.write(buf[:n], f.line(time.Now()))
-			f.mark()
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -176,15 +183,8 @@ func (f *follower) readAll(buf []byte, until int64) error {
 }
 
 func (f *follower) line(now time.Time) func([]byte, bool) {
-	return func(text []byte, cut bool) { f.log.add(f.stream, text, cut, now, waitForRoom) }
-}
-
-// mark notes at the newest batch how far the file is read.
-func (f *follower) mark() {
-	f.log.mu.Lock()
-	defer f.log.mu.Unlock()
-	if n := len(f.log.queue); n > 0 && f.log.queue[n-1].stream == f.stream {
-		f.log.queue[n-1].upto = f.offset - int64(len(f.cutter.rest))
+	return func(text []byte, cut bool) {
+		f.log.add(f.stream, printed{text: text, cut: cut, at: now, upto: f.cutter.at}, waitForRoom)
 	}
 }
 
@@ -196,6 +196,7 @@ func (f *follower) skipFlood(buf []byte) error {
 	}
 	lines, until := uint64(0), info.Size()-backlogKept
 	f.cutter.rest = f.cutter.rest[:0] // its end is skipped: it counts as the first that is lost
+	defer func() { f.cutter.at = f.offset }()
 	for f.offset < until {
 		n, err := f.file.ReadAt(buf[:min(int64(len(buf)), until-f.offset)], f.offset)
 		if n == 0 && err != nil {
@@ -206,21 +207,10 @@ func (f *follower) skipFlood(buf []byte) error {
 	}
 	f.log.mu.Lock()
 	defer f.log.mu.Unlock()
+	f.log.unfold(f.stream, dropOldest) // what is skipped may have ended it
 	f.stream.dropped += lines
 	f.stream.sequence += lines
+	f.keep(place{f.offset, f.stream.sequence}, f.stream.stored)
 	f.free(f.offset)
 	return nil
-}
-
-// free gives the disk back what lies before upto. The caller holds log.mu. The
-// file keeps its size: whoever appends to it sees no change.
-func (f *follower) free(upto int64) {
-	whole := upto / freeStep * freeStep
-	if whole <= f.freed {
-		return
-	}
-	err := unix.Fallocate(int(f.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, f.freed, whole-f.freed)
-	if err == nil { // not all file systems can: the folder goes with the instance
-		f.freed = whole
-	}
 }

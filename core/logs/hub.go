@@ -3,12 +3,10 @@ package logs
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"iter"
 	"log/slog"
+	"regexp"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,10 +20,27 @@ const followerBatchesMax = 256
 // Options is what a Hub is given.
 type Options struct {
 	// Publish stores a batch and returns its sequence; it may wait for the bus.
-	Publish func(plugin, instance string, stream plugin.LogStream, lines []plugin.LogLine) (sequence uint64, err error)
+	Publish func(plugin.LogBatch) (sequence uint64, err error)
+	// Last returns the sequence of an instance's last stored line and the
+	// LogBatch.Upto it came with; zeros when nothing is stored. Only Resume asks.
+	Last func(ctx context.Context, plugin, instance string, stream plugin.LogStream) (sequence uint64, upto int64, err error)
+	// Settings are what a plugin's manifest says now; nil: none of them says
+	// anything. It is asked about once a second by a log that prints, with no lock
+	// held, and must be quick.
+	Settings func(plugin string) Settings
 	// History reads stored lines in order. Query.Follow is not for it.
 	History func(ctx context.Context, q Query) iter.Seq2[plugin.LogLine, error]
-	Log     *slog.Logger
+	// Previous returns the instance that printed before the current one.
+	Previous func(ctx context.Context, plugin, current string) (instance string, err error)
+	Log      *slog.Logger
+}
+
+// Settings are a plugin's own.
+type Settings struct {
+	// Keep is how much of its log the bus keeps.
+	Keep plugin.Logs
+	// LineRate is how many lines a second are taken of one instance; 0: all.
+	LineRate int
 }
 
 // Hub holds the logs of all running instances. It is safe for concurrent use.
@@ -52,9 +67,25 @@ func (h *Hub) Open(plugin, instance, dir string, captureBytesMax int) *Log {
 	return &Log{hub: h, plugin: plugin, instance: instance, dir: dir, captureBytesMax: captureBytesMax, closing: make(chan struct{})}
 }
 
-// Query chooses log lines of one plugin.
+// Query chooses log lines.
 type Query struct {
-	Plugin string
+	// Plugin is whose, and Instance which of its instances'; empty: all.
+	Plugin, Instance string
+	// Select gives several sources, one of a plugin, instead of Plugin and Instance. It is asked anew
+	// whenever history is read; nothing is told when it gives none.
+	Select func() []plugin.LogSource
+	// Joins reports whether a plugin that Select did not give belongs to it now; nil:
+	// no other one does.
+	Joins func(plugin string) bool
+	// Sources is what Select gave, for History.
+	Sources []plugin.LogSource
+	// Level is the least level, Grep what a line's message or fields must match. A
+	// line without a level counts as info.
+	Level string
+	Grep  *regexp.Regexp
+	// Keep is both of them, for History. It keeps a line before which some were
+	// lost, too.
+	Keep func(*plugin.LogLine) bool
 	// Tail is how many of the last lines to begin with; 0 for all.
 	Tail  int
 	Since time.Time
@@ -66,14 +97,14 @@ type Query struct {
 
 // tail is one follower of the live tail.
 type tail struct {
-	plugin  string
+	plugins map[string]struct{} // nil: all
 	batches chan []plugin.LogLine
 	behind  chan struct{} // closed when batches was full: history has the rest
 	once    sync.Once
 }
 
-func (h *Hub) subscribe(name string) *tail {
-	t := &tail{plugin: name, batches: make(chan []plugin.LogLine, followerBatchesMax), behind: make(chan struct{})}
+func (h *Hub) subscribe(plugins map[string]struct{}) *tail {
+	t := &tail{plugins: plugins, batches: make(chan []plugin.LogLine, followerBatchesMax), behind: make(chan struct{})}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.followers[t] = struct{}{}
@@ -93,7 +124,7 @@ func (h *Hub) tell(sequence uint64, lines []plugin.LogLine) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for t := range h.followers {
-		if t.plugin != "" && t.plugin != lines[0].Plugin {
+		if _, wanted := t.plugins[lines[0].Plugin]; t.plugins != nil && !wanted {
 			continue
 		}
 		if sequence != 0 && lines[0].ID == "" {
@@ -131,144 +162,8 @@ func (h *Hub) forget(l *Log) {
 	}
 }
 
-// Follow reads history and then, with Query.Follow, what comes, without gap or
-// repeat. An error is the last thing it yields: ErrNotFound when Query.After is
-// no longer kept, ErrInvalid when it is not an ID. While the bus is down, history
-// is what memory has of the running instance.
-func (h *Hub) Follow(ctx context.Context, q Query) iter.Seq2[plugin.LogLine, error] {
-	return func(yield func(plugin.LogLine, error) bool) {
-		r := reader{hub: h, query: q, last: q.After, told: map[string]uint64{}, yield: yield}
-		for r.round(ctx) && ctx.Err() == nil {
-			r.query.Tail, r.query.Since = 0, time.Time{}
-		}
-	}
-}
-
-// reader is one call of Follow.
-type reader struct {
-	hub   *Hub
-	query Query
-	last  string // ID of the last line that had one
-	// told is the last sequence told of each instance's stream: lines that came
-	// without an ID, while the bus was down, are not told again.
-	told  map[string]uint64
-	yield func(plugin.LogLine, error) bool
-}
-
-// round reads history from the last line on and then the live tail, until there
-// is nothing more to say (false) or the live tail has run ahead (true).
-func (r *reader) round(ctx context.Context) bool {
-	live := r.hub.subscribe(r.query.Plugin) // before history: what comes meanwhile is in both
-	defer r.hub.unsubscribe(live)
-	if !r.history(ctx) || !r.query.Follow {
-		return false
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case lines := <-live.batches:
-			if !r.tell(lines) {
-				return false
-			}
-		case <-live.behind:
-			return r.catchUp(live)
-		}
-	}
-}
-
-// catchUp tells what the live tail still holds; the rest is history's.
-func (r *reader) catchUp(live *tail) bool {
-	for {
-		select {
-		case lines := <-live.batches:
-			if !r.tell(lines) {
-				return false
-			}
-		default:
-			return true
-		}
-	}
-}
-
-func (r *reader) tell(lines []plugin.LogLine) bool {
-	for _, line := range lines {
-		if line.ID != "" && !after(line.ID, r.last) || line.Sequence <= r.told[source(line)] {
-			continue // history or memory had it
-		}
-		if !r.one(line) {
-			return false
-		}
-	}
-	return true
-}
-
-func (r *reader) one(line plugin.LogLine) bool {
-	if line.ID != "" {
-		r.last = line.ID
-	}
-	r.told[source(line)] = line.Sequence
-	return r.yield(line, nil)
-}
-
-func source(line plugin.LogLine) string { return line.Instance + "/" + string(line.Stream) }
-
-// history tells what is stored; false means that the caller wants no more, or
-// that it failed and has been told.
-func (r *reader) history(ctx context.Context) bool {
-	q := Query{Plugin: r.query.Plugin, Since: r.query.Since, After: r.last, Tail: r.query.Tail}
-	for line, err := range r.hub.options.History(ctx, q) {
-		switch {
-		case errors.Is(err, plugin.ErrUnavailable):
-			return r.memory()
-		case err != nil:
-			r.yield(plugin.LogLine{}, fmt.Errorf("logs: %w", err))
-			return false
-		case line.Sequence > 0 && line.Sequence <= r.told[source(line)]:
-			r.last = line.ID // told without it, while the bus was down
-		case !r.one(line):
-			return false
-		}
-	}
-	return ctx.Err() == nil
-}
-
-// memory stands in for a history that is out of reach.
-func (r *reader) memory() bool {
-	r.hub.mu.Lock()
-	l := r.hub.logs[r.query.Plugin]
-	r.hub.mu.Unlock()
-	if l == nil {
-		return true
-	}
-	tail := r.query.Tail
-	if tail == 0 {
-		tail = ringLinesMax
-	}
-	for _, line := range l.Tail(tail) {
-		if line.Time.Before(r.query.Since) || line.Sequence <= r.told[source(line)] {
-			continue
-		}
-		if !r.one(line) {
-			return false
-		}
-	}
-	return true
-}
-
-// after reports whether line ID a stands after b in history; "" stands first.
-func after(a, b string) bool {
-	if b == "" {
-		return true
-	}
-	aSequence, aLine := split(a)
-	bSequence, bLine := split(b)
-	return aSequence > bSequence || (aSequence == bSequence && aLine > bLine)
-}
-
-func split(id string) (sequence, line uint64) {
-	head, tail, _ := strings.Cut(id, ".")
-	sequence, _ = strconv.ParseUint(head, 10, 64) // IDs of our own making, or checked by history
-	line, _ = strconv.ParseUint(tail, 10, 64)
-	return sequence, line
+// Previous returns the instance of a plugin that printed before the current one, or
+// without a current one before the newest of the log. ErrNotFound: there is none.
+func (h *Hub) Previous(ctx context.Context, plugin, current string) (string, error) {
+	return h.options.Previous(ctx, plugin, current)
 }

@@ -16,6 +16,9 @@ const timeSpread = 24 * time.Hour
 // stamp and a name fit.
 const headerMax = 48
 
+// keyMax is how long the first key of a line of pairs may be.
+const keyMax = 32
+
 // pythonHeaderMax is how far into a line of Python's the level is looked for: the
 // path of a source file stands before it.
 const pythonHeaderMax = 256
@@ -69,11 +72,16 @@ func levelLetter(c byte) string {
 //
 //	first byte   form                                     who prints it
 //	{            JSON with level, msg, time and the like  hclog, slog, zap, zerolog, logrus
-//	[            [INFO] text                              many
+//	[            [INFO] text, [INFO ] text                many
 //	E            E! text                                  telegraf and its kin
-//	A-Z          LEVEL: text, LEVEL text                  Python
-//	t l          time=... level=... msg="..."             logrus, slog as text
+//	E            E1122 12:34:56.789012  12 x.go:3] text   klog, glog
+//	A-Z          LEVEL: text, LEVEL text                  many
+//	A-Z          LEVEL:logger:text                        Python
+//	a-z          time=... level=... msg="..."             logrus, slog as text, go-kit
 //	0-9          2026-01-02T03:04:05Z [INFO] text         hclog as text
+//	0-9          2026-01-02T03:04:05Z E! text             telegraf
+//	0-9          2026/01/02 03:04:05 INFO text            slog's default
+//	0-9          2026-01-02 03:04:05,6 - x - INFO - text  Python
 //	0-9          2026-01-02 03:04:05,6 - x.py - INFO: …   eKuiper's Python SDK
 func lift(l *plugin.LogLine, now time.Time) {
 	s := l.Message
@@ -86,11 +94,11 @@ func lift(l *plugin.LogLine, now time.Time) {
 	case c == '[':
 		liftBracket(l, s)
 	case c >= 'A' && c <= 'Z':
-		liftWord(l, s)
-	case strings.HasPrefix(s, "time=") || strings.HasPrefix(s, "level="):
+		_ = liftKlog(l, s, now) || liftWord(l, s)
+	case c >= 'a' && c <= 'z':
 		liftPairs(l, s, now)
 	case c >= '0' && c <= '9':
-		liftStamped(l, s)
+		liftStamped(l, s, now)
 	}
 }
 
@@ -102,7 +110,7 @@ func liftBracket(l *plugin.LogLine, s string) bool {
 	}
 	found := ""
 	if end > 2 { // a single letter in brackets is too often something else
-		found = level(s[1:end])
+		found = level(strings.Trim(s[1:end], " "))
 	}
 	if found == "" {
 		return false
@@ -112,43 +120,113 @@ func liftBracket(l *plugin.LogLine, s string) bool {
 }
 
 // liftWord reads "E! text", "WARNING:root:text" and "ERROR text".
-func liftWord(l *plugin.LogLine, s string) {
-	end := 1
+func liftWord(l *plugin.LogLine, s string) bool {
+	end := 0
 	for end < len(s) && end < 10 && s[end] >= 'A' && s[end] <= 'Z' {
 		end++
 	}
 	switch {
-	case end == 1:
-		if len(s) > 2 && s[1] == '!' && s[2] == ' ' {
-			if found := levelLetter(s[0]); found != "" {
-				l.Level, l.Message = found, s[3:]
-			}
+	case end == 1 && len(s) > 2 && s[1] == '!' && s[2] == ' ':
+		if found := levelLetter(s[0]); found != "" {
+			l.Level, l.Message = found, s[3:]
+			return true
 		}
-	case end < len(s) && (s[end] == ':' || s[end] == ' '):
+	case end > 1 && end < len(s) && (s[end] == ':' || s[end] == ' '):
 		if found := level(s[:end]); found != "" {
 			l.Level, l.Message = found, strings.TrimLeft(s[end+1:], " \t")
+			if s[end] == ':' {
+				liftLogger(l, s[end+1:])
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// liftLogger reads "root:text", what Python prints behind the level and a colon.
+func liftLogger(l *plugin.LogLine, s string) {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '.' || c == '-':
+		case c == ':' && i > 0:
+			l.Message, l.Fields = s[i+1:], single("logger", s[:i])
+			return
+		default:
+			return
 		}
 	}
 }
 
-// liftStamped reads a time stamp and then "[INFO] text", or Python's "- WHERE -
-// LEVEL: text". The stamp may be of any form; Python's stays, with what follows it.
-func liftStamped(l *plugin.LogLine, s string) {
-	if at := strings.IndexByte(s[:min(len(s), headerMax)], '['); at >= 0 && liftBracket(l, s[at:]) {
+// single is an object of one member.
+func single(key, value string) plugin.RawJSON {
+	return append(appendPair([]byte{'{'}, key, value), '}')
+}
+
+// liftStamped reads a time stamp and then one of the forms that begin with a level,
+// or Python's.
+func liftStamped(l *plugin.LogLine, s string, now time.Time) {
+	at, rest, ok := stamp(s)
+	if !ok {
+		liftUnknownStamp(l, s)
 		return
 	}
-	if colon := strings.Index(s[:min(len(s), pythonHeaderMax)], ": "); colon >= 0 {
-		if dash := strings.LastIndex(s[:colon], " - "); dash >= 0 {
-			l.Level = level(s[dash+3 : colon]) // where it was logged stays in the message
-		}
+	if liftBracket(l, rest) || liftWord(l, rest) || liftDashes(l, rest) || liftUnknownStamp(l, s) {
+		at.set(l, now)
 	}
 }
 
-// liftPairs reads logrus's and slog's text form. Only time, level and msg are
-// taken, and only when there is a msg; the other pairs become fields.
+// liftUnknownStamp reads "[INFO] text" behind a stamp of any form, and what
+// liftWhere reads.
+func liftUnknownStamp(l *plugin.LogLine, s string) bool {
+	if at := strings.IndexByte(s[:min(len(s), headerMax)], '['); at >= 0 && liftBracket(l, s[at:]) {
+		return true
+	}
+	return liftWhere(l, s)
+}
+
+// liftDashes reads "- logger - LEVEL - text".
+func liftDashes(l *plugin.LogLine, s string) bool {
+	s, ok := strings.CutPrefix(s, "- ")
+	if !ok {
+		return false
+	}
+	name, s, ok := strings.Cut(s, " - ")
+	if !ok {
+		return false
+	}
+	word, text, ok := strings.Cut(s, " - ")
+	found := ""
+	if ok {
+		found = level(strings.TrimSpace(word))
+	}
+	if found == "" {
+		return false
+	}
+	l.Level, l.Message, l.Fields = found, text, single("logger", name)
+	return true
+}
+
+// liftWhere reads "- WHERE - LEVEL: text" behind a stamp. All of it stays: it says
+// where.
+func liftWhere(l *plugin.LogLine, s string) bool {
+	if colon := strings.Index(s[:min(len(s), pythonHeaderMax)], ": "); colon >= 0 {
+		if dash := strings.LastIndex(s[:colon], " - "); dash >= 0 {
+			l.Level = level(s[dash+3 : colon])
+		}
+	}
+	return l.Level != ""
+}
+
+// liftPairs reads pairs of key and value. Only level, message and time are taken,
+// and only when there is a message, and a level or one of logrus's and slog's first
+// keys; the other pairs become fields.
 func liftPairs(l *plugin.LogLine, s string, now time.Time) {
-	var found, message, stamp string
-	var has bool
+	first := strings.IndexByte(s[:min(len(s), keyMax)], '=')
+	if first < 0 || strings.IndexByte(s[:first], ' ') >= 0 || !strings.Contains(s, "msg=") && !strings.Contains(s, "message=") {
+		return
+	}
+	var found, message, at string
+	has, usual := false, s[:first] == "time" || s[:first] == "level"
 	fields := []byte{'{'}
 	for rest := s; rest != ""; {
 		key, value, tail, ok := pair(rest)
@@ -157,22 +235,22 @@ func liftPairs(l *plugin.LogLine, s string, now time.Time) {
 		}
 		rest = tail
 		switch key {
-		case "level":
+		case "level", "lvl":
 			found = level(value)
-		case "msg":
+		case "msg", "message":
 			message, has = value, true
-		case "time":
-			stamp = value
+		case "time", "ts":
+			at = value
 		default:
 			fields = appendPair(fields, key, value)
 		}
 	}
-	if !has {
+	if !has || found == "" && !usual {
 		return
 	}
 	l.Level, l.Message = found, message
-	if stamp != "" && !setTime(l, stamp, now) {
-		fields = appendPair(fields, "time", stamp)
+	if at != "" && !setTime(l, at, now) {
+		fields = appendPair(fields, "time", at)
 	}
 	if len(fields) > 1 {
 		l.Fields = append(fields, '}')

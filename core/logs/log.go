@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -40,6 +41,8 @@ type Log struct {
 	dir              string
 	captureBytesMax  int
 	matches          matches
+	resumed          bool // an earlier daemon began it
+	settings         settings
 
 	mu       sync.Mutex
 	streams  map[plugin.LogStream]*stream
@@ -53,18 +56,26 @@ type Log struct {
 	closing  chan struct{} // closed by Close
 	shipped  chan struct{} // closed when nothing is queued; made by Close
 	giveUpAt time.Time     // set by Close
+	ending   ending        // set by Close
+	bucket   bucket
 }
 
 // stream is one of an instance's streams.
 type stream struct {
 	name     plugin.LogStream
 	sequence uint64
-	dropped  uint64 // since the last line
-	open     *batch // the last of queue, if it is this stream's and not full
+	backlog  int64       // printed while no daemon was there: up to here no rate holds
+	stored   uint64      // the last sequence that the bus has acknowledged
+	dropped  uint64      // since the last line
+	fold     *fold       // a stack trace that may go on; nil: none
+	folding  atomic.Bool // fold is not nil; set by the stream's only writer
+	open     *batch      // the last of queue, if it is this stream's and not full
 	file     *follower
 	cutter   cutter // of writes
 	writing  sync.Mutex
+	skip     uint64 // lines to come that are kept already
 	captured []byte
+	recalled sync.Once // sequence is that of the earlier daemon
 }
 
 // batch is lines that travel as one message.
@@ -73,7 +84,7 @@ type batch struct {
 	lines  []plugin.LogLine
 	bytes  int
 	began  time.Time
-	upto   int64 // the file is read to here once this is shipped
+	upto   int64 // the file is read to here once this is stored: behind the last line
 	told   bool  // followers have it, without IDs
 }
 
@@ -97,7 +108,7 @@ func (l *Log) File(name plugin.LogStream) (*os.File, error) {
 	defer l.mu.Unlock()
 	s := l.stream(name)
 	if s.file == nil && !l.closed() {
-		if s.file, err = l.follow(s, path); err != nil {
+		if err := l.follow(s, path); err != nil {
 			_ = file.Close() // nothing was written
 			return nil, err
 		}
@@ -107,9 +118,7 @@ func (l *Log) File(name plugin.LogStream) (*os.File, error) {
 
 // Writer takes a stream of something in the daemon or behind a connection.
 func (l *Log) Writer(name plugin.LogStream) io.Writer {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return writer{l, l.stream(name)}
+	return writer{l, l.recall(name)}
 }
 
 // stream returns a stream's record. The caller holds mu.
@@ -152,7 +161,13 @@ func (w writer) Write(data []byte) (int, error) {
 		w.stream.captured = append(w.stream.captured, data[:min(len(data), room)]...)
 	}
 	now := time.Now()
-	w.stream.cutter.write(data, func(text []byte, cut bool) { w.log.add(w.stream, text, cut, now, dropOldest) })
+	w.stream.cutter.write(data, func(text []byte, cut bool) {
+		if w.stream.skip > 0 {
+			w.stream.skip--
+			return
+		}
+		w.log.add(w.stream, printed{text: text, cut: cut, at: now}, dropOldest)
+	})
 	return len(data), nil
 }
 
@@ -172,34 +187,77 @@ const (
 	waitForRoom               // a file keeps what is not read yet
 )
 
-// add takes one line.
-func (l *Log) add(s *stream, text []byte, cut bool, now time.Time, full policy) {
+// printed is one line as a plugin printed it.
+type printed struct {
+	text []byte // valid during the call
+	cut  bool
+	at   time.Time
+	upto int64 // where the next one begins in the file
+}
+
+// line makes a line of what was printed.
+func (l *Log) line(s *stream, p printed) plugin.LogLine {
 	line := plugin.LogLine{
-		Time: now, Plugin: l.plugin, Instance: l.instance, Stream: s.name,
-		Message: valid(text), Truncated: cut,
+		Time: p.at, Plugin: l.plugin, Instance: l.instance, Stream: s.name,
+		Message: valid(p.text), Truncated: p.cut,
 	}
-	lift(&line, now)
+	lift(&line, p.at)
+	return line
+}
+
+// add takes one line. A stream has one caller at a time.
+func (l *Log) add(s *stream, p printed, full policy) {
+	if rate := l.settings.now(l, p.at).LineRate; rate > 0 && !l.allow(s, p, rate) {
+		return
+	}
+	if trace := traceOf(p); (trace != nil || s.folding.Load()) && l.folds(s, p, trace, full) {
+		return
+	}
+	line := l.line(s, p)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for full == waitForRoom && l.crowded() && !l.abandoned() && !s.file.flooded() {
-		l.room.Wait()
+	if full == waitForRoom && l.crowded() {
+		l.awaitRoom(s)
+	}
+	if l.again() {
+		return
 	}
 	s.sequence++
 	line.Sequence, line.Dropped = s.sequence, s.dropped
+	s.dropped = 0
+	l.take(s, line, p.upto, full)
+}
+
+// again reports that lines of files are the next daemon's from now on. The caller
+// holds mu.
+func (l *Log) again() bool { return l.ending == left && l.abandoned() }
+
+// take queues a line, or counts it as dropped when there is no room. The caller
+// holds mu.
+func (l *Log) take(s *stream, line plugin.LogLine, upto int64, full policy) {
 	l.ring.push(line)
 	l.matches.look(line.Message)
 	if !l.makeRoom(full) {
-		s.dropped++
+		s.dropped += line.Dropped + max(1, line.Lines)
 		return
 	}
-	s.dropped = 0
-	l.enqueue(s, line, len(text))
+	l.enqueue(s, line, upto)
+}
+
+// awaitRoom keeps a file's reader until there is room, or it must go on. The time
+// it waits is not held against the plugin. The caller holds mu.
+func (l *Log) awaitRoom(s *stream) {
+	began := time.Now()
+	for l.crowded() && !l.abandoned() && !s.file.flooded() {
+		l.room.Wait()
+	}
+	l.bucket.waited += time.Since(began)
 }
 
 func (l *Log) crowded() bool { return l.queued >= queueLinesMax || l.bytes >= queueBytesMax }
 
 // enqueue puts a line into its stream's open batch, or a new one.
-func (l *Log) enqueue(s *stream, line plugin.LogLine, size int) {
+func (l *Log) enqueue(s *stream, line plugin.LogLine, upto int64) {
 	b := s.open
 	if b == nil {
 		room := 8
@@ -210,8 +268,8 @@ func (l *Log) enqueue(s *stream, line plugin.LogLine, size int) {
 		s.open = b
 		l.queue = append(l.queue, b)
 	}
-	b.lines = append(b.lines, line)
-	size += len(line.Fields)
+	b.lines, b.upto = append(b.lines, line), upto
+	size := sizeOf(&line)
 	b.bytes += size
 	l.bytes += size
 	l.queued++
@@ -246,7 +304,7 @@ func (l *Log) makeRoom(full policy) bool {
 func (l *Log) drop(i int) {
 	b, lost := l.queue[i], uint64(0)
 	for _, line := range b.lines {
-		lost += 1 + line.Dropped
+		lost += max(1, line.Lines) + line.Dropped
 	}
 	l.queue = slices.Delete(l.queue, i, i+1)
 	l.queued -= len(b.lines)
@@ -270,11 +328,26 @@ func (b *batch) missed(lost uint64) {
 	b.lines[0].Dropped += lost
 }
 
-// Tail returns the last n lines, oldest first.
-func (l *Log) Tail(n int) []plugin.LogLine {
+// recent returns the last n lines that are complete.
+func (l *Log) recent(n int) []plugin.LogLine {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.ring.last(n)
+}
+
+// Tail returns the last n lines, oldest first, and at the end stack traces that may
+// go on.
+func (l *Log) Tail(n int) []plugin.LogLine {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n = max(0, n)
+	lines := l.ring.last(n)
+	for _, s := range l.streams {
+		if s.fold != nil {
+			lines = append(lines, l.record(s))
+		}
+	}
+	return lines[max(0, len(lines)-n):]
 }
 
 // Stdout returns what a job printed to stdout, at most bytesMax bytes, and

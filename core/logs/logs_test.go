@@ -26,7 +26,7 @@ type store struct {
 	tried    chan struct{} // told at each attempt while down
 }
 
-func (s *store) publish(_, _ string, _ plugin.LogStream, lines []plugin.LogLine) (uint64, error) {
+func (s *store) publish(b plugin.LogBatch) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down {
@@ -36,7 +36,7 @@ func (s *store) publish(_, _ string, _ plugin.LogStream, lines []plugin.LogLine)
 		}
 		return 0, plugin.ErrUnavailable
 	}
-	kept := append([]plugin.LogLine(nil), lines...)
+	kept := append([]plugin.LogLine(nil), b.Lines...)
 	for i := range kept {
 		kept[i].ID = fmt.Sprintf("%d.%d", len(s.messages)+1, i+1)
 	}

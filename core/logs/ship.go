@@ -15,7 +15,10 @@ func (l *Log) ship() {
 			return
 		}
 		ticket := l.hub.order.begin()
-		sequence, err := l.hub.options.Publish(l.plugin, l.instance, b.stream.name, b.lines)
+		sequence, err := l.hub.options.Publish(plugin.LogBatch{
+			Plugin: l.plugin, Instance: l.instance, Stream: b.stream.name, Lines: b.lines, Upto: b.upto,
+			Keep: l.settings.now(l, time.Now()).Keep,
+		})
 		if err == nil {
 			l.done(b, ticket, sequence)
 			continue
@@ -81,7 +84,8 @@ func (l *Log) next() *batch {
 	}
 }
 
-// done tells the followers of a stored batch, and frees what it held.
+// done tells the followers of a stored batch, and frees what it held; its part of
+// the file is freed later.
 func (l *Log) done(b *batch, ticket, sequence uint64) {
 	var lines []plugin.LogLine
 	if !b.told {
@@ -93,8 +97,9 @@ func (l *Log) done(b *batch, ticket, sequence uint64) {
 	l.queue = l.queue[1:]
 	l.queued -= len(b.lines)
 	l.bytes -= b.bytes
+	b.stream.stored = b.lines[len(b.lines)-1].Sequence
 	if file := b.stream.file; file != nil {
-		file.free(b.upto)
+		file.acknowledged(place{b.upto, b.stream.stored})
 	}
 	l.room.Broadcast()
 	l.mu.Unlock()
@@ -122,14 +127,29 @@ func (l *Log) abandoned() bool { return !l.giveUpAt.IsZero() && !time.Now().Befo
 func (l *Log) abandon() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lost := l.queued
+	lost := l.lost()
 	l.queue, l.queued, l.bytes, l.shipping = nil, 0, 0, false
 	for _, s := range l.streams {
 		s.open = nil
 	}
 	l.tellShipped()
 	l.room.Broadcast()
+	if lost == 0 {
+		return
+	}
 	l.hub.options.Log.Warn("log lines were lost: the bus did not take them", "plugin", l.plugin, "instance", l.instance, "lines", lost)
+}
+
+// lost is how many lines are gone when the queue is given up: what an instance
+// that is left has in a file is read by the next daemon. The caller holds mu.
+func (l *Log) lost() int {
+	n := 0
+	for _, b := range l.queue {
+		if l.ending == gone || b.stream.file == nil {
+			n += len(b.lines)
+		}
+	}
+	return n
 }
 
 // tellShipped tells Close that nothing is queued. The caller holds mu.
@@ -140,16 +160,31 @@ func (l *Log) tellShipped() {
 	}
 }
 
+// ending says what is left of the instance when its log ends.
+type ending int
+
+const (
+	gone ending = iota // nothing: this was all that it printed
+	left               // it runs on: the next daemon reads on
+)
+
 // Close ships what was written before, waiting at most closeMax for the bus, and
 // frees files and goroutines. Tail and Stdout still answer. Closing twice is
 // harmless.
-func (l *Log) Close() {
+func (l *Log) Close() { l.end(gone) }
+
+// Leave is Close for an instance that is left running: what was read is shipped,
+// a line that has begun and not ended is not, and the files stay as they are for
+// Hub.Resume. So a writer that is not resumed loses the beginning of such a line.
+func (l *Log) Leave() { l.end(left) }
+
+func (l *Log) end(how ending) {
 	l.mu.Lock()
 	if l.closed() {
 		l.mu.Unlock()
 		return
 	}
-	l.giveUpAt = time.Now().Add(closeMax)
+	l.giveUpAt, l.ending = time.Now().Add(closeMax), how
 	files, writers := l.parts()
 	close(l.closing)
 	l.room.Broadcast()
@@ -161,7 +196,7 @@ func (l *Log) Close() {
 	}
 	for _, s := range writers {
 		s.writing.Lock()
-		s.cutter.finish(func(text []byte, cut bool) { l.add(s, text, cut, time.Now(), dropOldest) })
+		l.finish(s, how)
 		s.writing.Unlock()
 	}
 	l.mu.Lock()
@@ -174,9 +209,22 @@ func (l *Log) Close() {
 	l.mu.Unlock()
 	<-shipped
 	for _, f := range files {
-		_ = f.file.Close() // read to its end
+		f.close(how)
 	}
 	l.hub.forget(l)
+}
+
+// finish takes the last line of a writer, which was never ended, and a stack trace
+// that may have gone on. The caller holds s.writing.
+func (l *Log) finish(s *stream, how ending) {
+	if how == gone && s.skip == 0 {
+		s.cutter.finish(func(text []byte, cut bool) { l.add(s, printed{text: text, cut: cut, at: time.Now()}, dropOldest) })
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.file == nil {
+		l.unfold(s, dropOldest)
+	}
 }
 
 func (l *Log) parts() (files []*follower, writers []*stream) {

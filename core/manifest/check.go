@@ -147,6 +147,12 @@ func bounds(faults *plugin.Faults, s plugin.Spec) {
 	if s.Limits.Payload > plugin.PayloadBytesMax {
 		faults.Add("spec.limits.payload", "%d bytes is too large; the most is 64MiB", int64(s.Limits.Payload))
 	}
+	if age := s.Logs.MaxAge.Std(); age != 0 && (age < plugin.LogsAgeMin || age > plugin.LogsAgeMax) {
+		faults.Add("spec.logs.maxAge", "%s is out of range; write 1s to 168h", age)
+	}
+	if size := s.Logs.MaxSize; size != 0 && (size < plugin.LogsSizeMin || size > plugin.LogsSizeMax) {
+		faults.Add("spec.logs.maxSize", "%d bytes is out of range; write 1MiB to 2GiB", int64(size))
+	}
 	if s.Digest != "" && !digestPattern.MatchString(s.Digest) {
 		faults.Add("spec.digest", "%q is no digest; write sha256: and 64 hex digits in lower case", abbreviate(s.Digest))
 	}

@@ -38,7 +38,8 @@ func Diff(old, new plugin.Manifest) []Change {
 // each time.
 func restarts(path string) bool {
 	for _, live := range [...]string{
-		"metadata.labels", "metadata.annotations", "spec.restart", "spec.probe", "spec.limits.inFlight", "spec.timeouts",
+		"metadata.labels", "metadata.annotations", "spec.restart", "spec.probe", "spec.limits.inFlight", "spec.limits.logRate",
+		"spec.timeouts", "spec.logs",
 	} {
 		rest, ok := strings.CutPrefix(path, live)
 		if ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {

@@ -192,6 +192,9 @@ func TestParse_faults(t *testing.T) {
 		{"bad duration", with(cmdLine + "  timeouts: {start: 5}\n"), []string{`m:6:21: spec.timeouts.start: "5" is not a duration; write a number and a unit`}},
 		{"bad size", with(cmdLine + "  limits: {payload: lots}\n"), []string{`m:6:21: spec.limits.payload: "lots" is not a size`}},
 		{"too large payload", with(cmdLine + "  limits: {payload: 65MiB}\n"), []string{`m:6:21: spec.limits.payload: 68157440 bytes is too large; the most is 64MiB`}},
+		{"logs age", with(cmdLine + "  logs: {maxAge: 100ms}\n"), []string{`spec.logs.maxAge: 100ms is out of range; write 1s to 168h`}},
+		{"logs size", with(cmdLine + "  logs: {maxSize: 64KiB}\n"), []string{`spec.logs.maxSize: 65536 bytes is out of range; write 1MiB to 2GiB`}},
+		{"log rate", with(cmdLine + "  limits: {logRate: -1}\n"), []string{`spec.limits.logRate: -1 is too small; the least is 0`}},
 		{"number for text", with("  toy: {command: [1.50]}\n"), []string{`m:5:19: spec.toy.command[0]: want a text, not a number; quote it: "1.50"`}},
 		{"text for list", with("  toy: {command: x}\n"), []string{`m:5:18: spec.toy.command: want a list, not a text; write [x]`}},
 		{"number for list", with("  toy: {command: 5}\n"), []string{`m:5:18: spec.toy.command: want a list, not a number; write [5]`}},
@@ -495,6 +498,14 @@ func TestDiff(t *testing.T) {
 	}
 	if got := manifest.Diff(ms[0], ms[0].WithDefaults()); len(got) > 0 {
 		t.Errorf("defaults written out: got %v, want no change", got)
+	}
+	logs := ms[0]
+	logs.Spec.Logs = plugin.Logs{MaxAge: plugin.Duration(time.Hour), MaxSize: 1 << 20}
+	logs.Spec.Limits.LogRate = 100
+	for _, c := range manifest.Diff(ms[0], logs) {
+		if c.Restarts {
+			t.Errorf("%s: restarts a plugin, want that it holds at once", c.Path)
+		}
 	}
 	if got := manifest.Diff(plugin.Manifest{}, ms[0]); len(got) == 0 || got[0].Old != "" {
 		t.Errorf("new manifest: got %v", got)

@@ -84,6 +84,7 @@ type Spec struct {
 	Probe    Probe               `json:"probe,omitzero" doc:"How a running service is asked for a sign of life."`
 	Limits   Limits              `json:"limits,omitzero" doc:"What the plugin may use."`
 	Timeouts Timeouts            `json:"timeouts,omitzero" doc:"How long Patchbay waits."`
+	Logs     Logs                `json:"logs,omitzero" doc:"How much of what the plugin printed is kept."`
 	Digest   string              `json:"digest,omitempty" doc:"sha256:HEX of the executable, module or image; another one is refused."`
 	Streams  []Stream            `json:"streams,omitempty" doc:"Sources and sinks joined to the bus."`
 }
@@ -171,7 +172,24 @@ type Limits struct {
 	OpenFiles int   `json:"openFiles,omitempty" doc:"Files and sockets that each of its processes may have open, such as 1024." min:"16" max:"1048576"`
 	InFlight  int   `json:"inFlight,omitempty" doc:"Invocations at the same time (default 64); more are answered busy." min:"0" max:"65536"`
 	Payload   Bytes `json:"payload,omitempty" doc:"Bytes of one argument and of one result (default 16MiB, at most 64MiB)."`
+	LogRate   int   `json:"logRate,omitempty" doc:"Lines a second that are taken of what an instance prints; the rest is dropped and counted, and the plugin is not slowed (default: no limit)." min:"0" max:"1000000"`
 }
+
+// Logs is how much of a plugin's log is kept, within what the bus keeps of all
+// (seven days, 2 GiB).
+type Logs struct {
+	MaxAge  Duration `json:"maxAge,omitempty" doc:"Lines printed from now on are kept so long: 1s to 168h (default: as long as the bus keeps lines)."`
+	MaxSize Bytes    `json:"maxSize,omitempty" doc:"The newest so many bytes of lines are kept, before compression: 1MiB to 2GiB (default: what the bus has room for)."`
+}
+
+// What spec.logs may say: messages live for whole seconds, size is kept in parts,
+// and the bus keeps no more of all logs together.
+const (
+	LogsAgeMin  = time.Second
+	LogsAgeMax  = 7 * 24 * time.Hour
+	LogsSizeMin = 1 << 20
+	LogsSizeMax = 2 << 30
+)
 
 // Timeouts is how long Patchbay waits.
 type Timeouts struct {
@@ -266,7 +284,7 @@ func (s *Spec) UnmarshalJSON(data []byte) error {
 	}
 	for key, block := range all {
 		switch key {
-		case "mode", "lifetime", "env", "restart", "probe", "limits", "timeouts", "digest", "streams":
+		case "mode", "lifetime", "env", "restart", "probe", "limits", "timeouts", "logs", "digest", "streams":
 		default:
 			s.Adapter, s.Block = key, block
 		}

@@ -151,7 +151,8 @@ type LogLine struct {
 	Instance string    `json:"instance"`
 	Stream   LogStream `json:"stream"`
 	// Sequence counts the lines of one instance and stream from 1; a gap means
-	// that lines were dropped.
+	// that lines were dropped. The count goes on when the next daemon adopts the
+	// instance.
 	Sequence uint64 `json:"seq"`
 	// Level is trace, debug, info, warn or error; empty when unknown.
 	Level   string `json:"level,omitempty"`
@@ -162,6 +163,9 @@ type LogLine struct {
 	Truncated bool `json:"truncated,omitempty"`
 	// Dropped says that this many lines before this one were lost.
 	Dropped uint64 `json:"dropped,omitempty"`
+	// Lines is how many printed lines this one is made of, when more than one: a
+	// stack trace. Sequence is the last one's.
+	Lines uint64 `json:"lines,omitempty"`
 	// ID is the place in the bus's history: "SEQUENCE.LINE", to resume after.
 	ID string `json:"-"`
 }

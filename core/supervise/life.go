@@ -247,9 +247,9 @@ func lastWords(log Log) []string {
 	lines := log.Tail(lastWordsMax)
 	words := make([]string, 0, len(lines))
 	for _, l := range lines {
-		words = append(words, l.Message)
+		words = append(words, strings.Split(l.Message, "\n")...) // a stack trace is one line of the log
 	}
-	return words
+	return words[max(0, len(words)-lastWordsMax):]
 }
 
 // didNotStart handles a launch that failed, or that was called off.

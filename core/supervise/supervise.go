@@ -61,6 +61,15 @@ type Pipe interface {
 	Close() error
 }
 
+// What a daemon gives Deps.
+const (
+	// StartsMax bounds launches under way at the same time: enough that a few that
+	// hang hold nobody up, few enough that a boot does not swamp the machine.
+	StartsMax = 64
+	// RemovalsMax bounds threads that wait for the disk.
+	RemovalsMax = 4
+)
+
 // Deps is what supervisors share.
 type Deps struct {
 	// Adapters are all adapters by name.

@@ -101,7 +101,7 @@ func (o *house) supervision(node, run string, all []plugin.Adapter, log *slog.Lo
 			return o.logs.Open(name, instance, dir, capture)
 		},
 		ResumeLog: func(name, instance, dir string, capture int) supervise.Log {
-			return o.logs.Open(name, instance, dir, capture)
+			return o.logs.Resume(name, instance, dir, capture)
 		},
 		Resolve: secret.Folder{}.Resolve, Node: node, Forget: o.bus.Forget,
 		Host: func(name string) plugin.Host {

@@ -134,12 +134,12 @@ func (h *harness) openLogs(ctx context.Context, name string) (*ourLogs, error) {
 }
 
 // publish counts what the bus has taken.
-func (o *ourLogs) publish(name, instance string, stream plugin.LogStream, lines []plugin.LogLine) (uint64, error) {
-	sequence, err := o.bus.LogBatch(name, instance, stream, lines)
+func (o *ourLogs) publish(b plugin.LogBatch) (uint64, error) {
+	sequence, err := o.bus.LogBatch(b)
 	if err == nil {
-		o.stored.Add(int64(len(lines)))
-		for i := range lines {
-			o.dropped.Add(int64(lines[i].Dropped))
+		o.stored.Add(int64(len(b.Lines)))
+		for i := range b.Lines {
+			o.dropped.Add(int64(b.Lines[i].Dropped))
 		}
 	}
 	return sequence, err

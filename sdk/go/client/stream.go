@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/patchbay-dev/patchbay/core/api/wire"
@@ -71,21 +72,69 @@ type LogOptions struct {
 	After string
 	// Follow goes on with what comes until ctx ends.
 	Follow bool
+	// Level is the least level, Grep a regular expression (RE2) that a line's
+	// message or fields must match.
+	Level, Grep string
+	// Instance is one instance's lines only; Previous those of the one before the
+	// current. Previous does not go with Follow. MergedLogs has no Instance.
+	Instance string
+	Previous bool
+	// Plugins and Selector (labels) are for MergedLogs: whose lines. Neither: all
+	// plugins'.
+	Plugins  []string
+	Selector string
 }
 
-// Logs gives what a plugin printed. An error is the last thing it yields.
+// Logs gives what a plugin printed. An error is the last thing it yields. With
+// Follow it goes on over restarts of the plugin and of the daemon, each line once.
 func (c *Client) Logs(ctx context.Context, name string, o LogOptions) iter.Seq2[plugin.LogLine, error] {
+	q := o.query()
+	put(q, "instance", o.Instance)
+	return c.logs(ctx, following{client: c, path: pluginPath(name, "logs"), query: q, since: o.Since, last: o.After, follow: o.Follow})
+}
+
+// MergedLogs gives what several plugins printed, in the order in which it came. An
+// error is the last thing it yields.
+func (c *Client) MergedLogs(ctx context.Context, o LogOptions) iter.Seq2[plugin.LogLine, error] {
+	q := o.query()
+	put(q, "plugin", strings.Join(o.Plugins, ","))
+	put(q, "selector", o.Selector)
+	return c.logs(ctx, following{client: c, path: "/v1/logs", query: q, since: o.Since, last: o.After, follow: o.Follow})
+}
+
+func (o LogOptions) query() url.Values {
 	q := url.Values{}
 	if o.Tail > 0 {
 		q.Set("tail", strconv.Itoa(o.Tail))
 	}
-	f := following{client: c, path: pluginPath(name, "logs"), query: q, since: o.Since, last: o.After, follow: o.Follow}
-	return follow(ctx, f, func(m message) (plugin.LogLine, place, error) {
-		var l plugin.LogLine
-		err := json.Unmarshal(m.data, &l)
-		l.ID = m.id
-		return l, place{id: m.id, at: l.Time}, err
-	})
+	put(q, "level", o.Level)
+	put(q, "grep", o.Grep)
+	if o.Previous {
+		q.Set("previous", "true")
+	}
+	return q
+}
+
+func (c *Client) logs(ctx context.Context, f following) iter.Seq2[plugin.LogLine, error] {
+	return func(yield func(plugin.LogLine, error) bool) {
+		seen := newSeen()
+		f.overlap, f.broke = true, seen.broke
+		for line, err := range follow(ctx, f, decodeLine) {
+			if err == nil && seen.again(line) {
+				continue
+			}
+			if !yield(line, err) {
+				return
+			}
+		}
+	}
+}
+
+func decodeLine(m message) (plugin.LogLine, place, error) {
+	var l plugin.LogLine
+	err := json.Unmarshal(m.data, &l)
+	l.ID = m.id
+	return l, place{id: m.id, at: l.Time}, err
 }
 
 // following is a stream that is read, perhaps over several connections.
@@ -100,6 +149,11 @@ type following struct {
 	// reached is true once a connection was made: a daemon that is not there at
 	// the start is not waited for. away is true from then on while none is.
 	reached, away bool
+	// overlap begins again a little before the last item, when a connection breaks:
+	// whoever reads skips what comes twice. broke tells it.
+	overlap bool
+	broke   func()
+	anchor  anchor
 	// early are the names of items that came before they were stored.
 	early earlyNames
 }
@@ -121,6 +175,7 @@ func (f *following) request() request {
 	}
 	switch {
 	case f.last != "":
+		q.Del("tail") // it was for the beginning
 		r.set("Last-Event-ID", f.last)
 	case !f.since.IsZero():
 		q.Set("since", f.since.UTC().Format(time.RFC3339Nano))
@@ -162,6 +217,7 @@ func follow[T any](ctx context.Context, f following, decode func(message) (T, pl
 				yield(none, err)
 				return
 			}
+			f.retreat()
 			f.missed(began)
 			f.client.findAgain()
 		}
@@ -171,7 +227,7 @@ func follow[T any](ctx context.Context, f following, decode func(message) (T, pl
 // passed remembers where to go on, and reports whether the item came before: the
 // daemon tells events at once while its bus is down, and stores them later.
 func (f *following) passed(p place) (repeated bool) {
-	f.query.Del("tail") // it was for the beginning
+	f.anchor.passed(p.id, time.Now())
 	switch {
 	case p.id != "":
 		f.last = p.id
@@ -179,9 +235,22 @@ func (f *following) passed(p place) (repeated bool) {
 	case p.name != "":
 		f.early.add(p) // it will come again behind the last that was stored
 	default:
+		f.query.Del("tail")
 		f.last, f.since = "", p.at.Add(1) // time is the second best place
 	}
 	return false
+}
+
+// retreat goes back to an item that the daemon had had stored for long enough not
+// to lose it when it is killed.
+func (f *following) retreat() {
+	if !f.overlap {
+		return
+	}
+	if !f.anchor.latest.at.IsZero() {
+		f.last = f.anchor.retreat(time.Now())
+	}
+	f.broke()
 }
 
 // comesBack reports whether to look for the daemon again after err, and says once
@@ -214,7 +283,7 @@ func (c *Client) link(why error) {
 
 // missed makes a stream that began "now" and gave nothing yet go on at that time.
 func (f *following) missed(began time.Time) {
-	if f.last == "" && f.since.IsZero() && f.query.Get("tail") == "" {
+	if !f.overlap && f.last == "" && f.since.IsZero() && f.query.Get("tail") == "" {
 		f.since = began
 	}
 }

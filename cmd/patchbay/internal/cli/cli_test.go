@@ -124,7 +124,7 @@ func TestVerbs_callTheirRoutes(t *testing.T) {
 	called := map[string]bool{}
 	for _, args := range []string{
 		"apply -f " + good, "get plugins", "get operations hello", "get instances hello", "describe plugin hello", "delete plugin hello",
-		"start hello", "stop hello", "restart hello", "wait hello", "invoke hello greet", "logs hello", "events", "events hello", "events --types",
+		"start hello", "stop hello", "restart hello", "wait hello", "invoke hello greet", "logs hello", "logs hello world", "events", "events hello", "events --types",
 		"get health", "diff -f " + good, "validate -f " + good, "gc --dry-run", "gc", "version",
 	} {
 		d.asked = nil

@@ -103,7 +103,10 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer 
 		d.bus.Close()
 		return nil, err
 	}
-	d.logs = logs.New(logs.Options{Publish: d.metrics.CountLogs(d.bus.LogBatch), History: d.history, Log: log})
+	d.logs = logs.New(logs.Options{
+		Publish: d.metrics.CountLogs(d.bus.LogBatch), Last: d.bus.LastLog, History: d.history, Previous: d.bus.PreviousInstance,
+		Settings: d.logSettings, Log: log,
+	})
 	d.reporter = reconcile.NewReporter(folder.Node, d.bus.Status, d.bus.Event, log)
 	d.reporter.Drop = d.bus.Forget
 	deps := d.supervision(c, folder, all, log)
@@ -117,6 +120,14 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer 
 	return d, nil
 }
 
+func (d *daemon) logSettings(name string) logs.Settings {
+	record, _ := d.store.Get(name) // a plugin that is deleted has none
+	spec := record.Manifest.Spec
+	return logs.Settings{Keep: spec.Logs, LineRate: spec.Limits.LogRate}
+}
+
 func (d *daemon) history(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error] {
-	return d.bus.LogHistory(ctx, bus.LogQuery{Plugin: q.Plugin, Since: q.Since, After: q.After, Tail: q.Tail})
+	return d.bus.LogHistory(ctx, bus.LogQuery{
+		Plugin: q.Plugin, Instance: q.Instance, Sources: q.Sources, Since: q.Since, After: q.After, Tail: q.Tail, Keep: q.Keep,
+	})
 }

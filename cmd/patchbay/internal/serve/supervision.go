@@ -10,14 +10,6 @@ import (
 	"github.com/patchbay-dev/patchbay/core/supervise"
 )
 
-const (
-	// startsMax bounds launches under way at the same time: enough that a few that
-	// hang hold nobody up, few enough that a boot does not swamp the machine.
-	startsMax = 64
-	// removalsMax bounds threads that wait for the disk.
-	removalsMax = 4
-)
-
 // supervision is what every supervisor is given.
 func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plugin.Adapter, log *slog.Logger) *supervise.Deps {
 	byName := map[string]plugin.Adapter{}
@@ -30,7 +22,7 @@ func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plug
 			return d.logs.Open(name, instance, dir, capture)
 		},
 		ResumeLog: func(name, instance, dir string, capture int) supervise.Log {
-			return d.logs.Open(name, instance, dir, capture)
+			return d.logs.Resume(name, instance, dir, capture)
 		},
 		Resolve: secret.Folder{Path: c.SecretsDir}.Resolve, Node: folder.Node, Leaving: func() bool { return c.OnExit == config.Keep },
 		Changed: d.metrics.CountChanges(d.reporter.Changed), Refreshed: d.reporter.Refreshed, Forget: d.reporter.Forget,
@@ -38,6 +30,6 @@ func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plug
 			return dispatch.Host{Plugin: name, Node: folder.Node, Dispatch: d.dispatch, Publish: d.bus.Event}
 		},
 		OpenPipe: func(s plugin.Stream) (supervise.Pipe, error) { return d.bus.Pipe(s) }, Request: d.bus.Request,
-		RunDir: folder.RunDir, Starts: make(chan struct{}, startsMax), Removals: make(chan struct{}, removalsMax), Log: log,
+		RunDir: folder.RunDir, Starts: make(chan struct{}, supervise.StartsMax), Removals: make(chan struct{}, supervise.RemovalsMax), Log: log,
 	}
 }

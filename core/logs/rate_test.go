@@ -1,0 +1,98 @@
+package logs
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+func TestRate_aFloodIsDroppedAndTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := &fakeBus{}
+		var rate atomic.Int64
+		rate.Store(100)
+		hub := New(Options{Publish: bus.publish, Settings: func(string) Settings { return Settings{LineRate: int(rate.Load())} }})
+		log := hub.Open("p", "p-1", "", 0)
+		w := log.Writer(plugin.Stdout)
+		for range 10 {
+			for range 1000 {
+				fmt.Fprintln(w, "flood") // takes no time: nobody waits
+			}
+			<-time.After(time.Second)
+		}
+		rate.Store(0) // the manifest is changed
+		<-time.After(settingsEvery)
+		for range 500 {
+			fmt.Fprintln(w, "no limit")
+		}
+		log.Close()
+		lines := bus.lines()
+		counted(t, lines, 10_500)
+		if n := len(lines); n != 10*100+500 {
+			t.Errorf("%d lines were taken, want 1500", n)
+		}
+	})
+}
+
+func TestRate_isNotHeldAgainstAReaderThatWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := New(Options{Settings: func(string) Settings { return Settings{LineRate: 100} }})
+		log := hub.Open("p", "p-1", "", 0)
+		s := log.recall(plugin.Stdout)
+		now := printed{at: time.Now()}
+		for range 100 {
+			if !log.allow(s, now, 100) {
+				t.Fatal("a line within the rate was dropped")
+			}
+		}
+		log.mu.Lock()
+		log.bucket.waited = 5 * time.Second // for the bus
+		log.mu.Unlock()
+		taken := 0
+		for range 1000 {
+			if log.allow(s, now, 100) {
+				taken++
+			}
+		}
+		if taken != 500 {
+			t.Errorf("%d lines were taken, want what was printed in the five seconds", taken)
+		}
+	})
+}
+
+func TestRate_whatWasPrintedWithoutADaemonIsTaken(t *testing.T) {
+	hub, bus := newFake()
+	dir := t.TempDir()
+	log := hub.Open("p", "p-1", dir, 0)
+	c := newChild(t, log)
+	c.print(10)
+	await(t, bus, 10)
+	log.Leave()
+	for range 10 {
+		c.print(1000)
+	}
+	next := New(Options{Publish: bus.publish, Last: bus.last, Settings: func(string) Settings { return Settings{LineRate: 5} }}).Resume("p", "p-1", dir, 0)
+	await(t, bus, c.n-1)
+	next.Close()
+	inOrder(t, bus.lines(), c.n)
+}
+
+func TestSettings_goWithEachBatch(t *testing.T) {
+	bus := &fakeBus{}
+	keep := plugin.Logs{MaxAge: plugin.Duration(time.Hour), MaxSize: 1 << 20}
+	log := New(Options{Publish: bus.publish, Settings: func(name string) Settings {
+		if name != "p" {
+			t.Errorf("asked for %q", name)
+		}
+		return Settings{Keep: keep}
+	}}).Open("p", "p-1", "", 0)
+	fmt.Fprintln(log.Writer(plugin.Stdout), "one")
+	log.Close()
+	if got := bus.batches[0].Keep; got != keep {
+		t.Errorf("got %+v, want %+v", got, keep)
+	}
+}
