@@ -47,6 +47,15 @@ func TestVerbs(t *testing.T) {
 		{"logs", "logs hello", "", 0, []string{"stderr WARN  tail=500\uFFFD[31m a=\"x\" b=2\n"}, nil},
 		{"all logs, as they are", "logs hello --tail -1 -o raw", "", 0, []string{"tail=\x1b"}, nil},
 		{"logs since", "logs hello --since 10m -o json", "", 0, []string{`"message":"tail=\u001b`}, nil},
+		{"logs of several", "logs hello world -l team=edge --level warn --grep a+b", "", 0, []string{
+			"hello ... 120 lines dropped\nhello ", "ERROR panic: x\nhello \tat y\uFFFD\nwider-name ",
+			"grep=a%2Bb&level=warn&plugin=hello%2Cworld&selector=team%3Dedge&tail=500\n",
+		}, nil},
+		{"logs of all, as they are", "logs --selector= -o raw", "", 0, []string{"panic: x\n\tat y"}, []string{"... 120 lines of hello dropped\n"}},
+		{"previous logs", "logs hello world --previous", "", 0, []string{"previous=true"}, nil},
+		{"logs of nobody", "logs", "", 2, nil, []string{"-l '' chooses all"}},
+		{"instance of two", "logs hello world --instance x", "", 2, nil, []string{"--instance"}},
+		{"previous follows", "logs hello --previous -f", "", 2, nil, []string{"--previous"}},
 		{"events", "events", "", 0, []string{"hello                running -> backoff: exited", "invoked: greet ok (2 times)", `com.acme.ripe {"n":1}`}, nil},
 		{"events of one", "events hello -o json", "", 0, []string{`"specversion":"1.0"`}, nil},
 		{"start", "start hello world", "", 0, []string{"plugin/hello running\nplugin/world running\n"}, nil},
@@ -106,7 +115,7 @@ func TestVerbs_callTheirRoutes(t *testing.T) {
 	called := map[string]bool{}
 	for _, args := range []string{
 		"apply -f " + good, "get plugins", "get operations hello", "get instances hello", "describe plugin hello", "delete plugin hello",
-		"start hello", "stop hello", "restart hello", "invoke hello greet", "logs hello", "events", "events hello", "diff -f " + good,
+		"start hello", "stop hello", "restart hello", "invoke hello greet", "logs hello", "logs hello world", "events", "events hello", "diff -f " + good,
 		"validate -f " + good, "version",
 	} {
 		d.asked = nil
