@@ -32,6 +32,15 @@ func All(o Options) []plugin.Adapter {
 	}
 }
 
+// ByName makes each adapter found by its name.
+func ByName(all []plugin.Adapter) map[string]plugin.Adapter {
+	found := map[string]plugin.Adapter{}
+	for _, a := range all {
+		found[a.Name()] = a
+	}
+	return found
+}
+
 // Child must be the first statement of main, and of TestMain where plugins are
 // started: in a process that an adapter made to start a plugin it becomes that
 // plugin and does not return.

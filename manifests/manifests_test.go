@@ -206,7 +206,7 @@ func TestFaulty_decodeHidesNoOthers(t *testing.T) {
 		spec string
 		want []string
 	}{
-		"portable": {"  portable: {language: cobol, functions: [a, a, 'b c']}\n  limits: {memory: 1MiB}\n  streams:\n    - {source: s, publish: p}\n    - {sink: k, subscribe: p}\n", []string{
+		"portable": {"  portable: {language: cobol, functions: [a, a, 'b c']}\n  limits: {memory: 64KiB}\n  streams:\n    - {source: s, publish: p}\n    - {sink: k, subscribe: p}\n", []string{
 			"spec.portable.language", "spec.portable.executable", "spec.portable.functions[1]", "spec.portable.functions[2]",
 			"spec.limits.memory", "spec.streams[0].source", "spec.streams[1].sink"}},
 		"container": {"  container: {image: 'A B', port: 99999, network: 'a b'}\n  limits: {memory: 1MiB}\n", []string{

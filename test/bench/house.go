@@ -91,12 +91,8 @@ func (h *harness) newHouse(ctx context.Context, name string) (*house, error) {
 }
 
 func (o *house) supervision(node, run string, all []plugin.Adapter, log *slog.Logger) *supervise.Deps {
-	byName := map[string]plugin.Adapter{}
-	for _, a := range all {
-		byName[a.Name()] = a
-	}
 	return &supervise.Deps{
-		Adapters: byName,
+		Adapters: adapters.ByName(all),
 		OpenLog: func(name, instance, dir string, capture int) supervise.Log {
 			return o.logs.Open(name, instance, dir, capture)
 		},

@@ -43,6 +43,7 @@ func newDaemon(t *testing.T) *daemon {
 		"GET /v1/plugins/{name}/instances":           d.instances,
 		"POST /v1/plugins/{name}/operations/{op...}": d.invoke,
 		"GET /v1/plugins/{name}/logs":                d.logs,
+		"GET /v1/logs":                               d.mergedLogs,
 		"GET /v1/plugins/{name}/events":              d.events,
 		"GET /v1/events":                             d.events,
 		"POST /v1/apply":                             d.apply,
@@ -214,6 +215,18 @@ func (d *daemon) logs(w http.ResponseWriter, r *http.Request) {
 	at := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 	text, _ := json.Marshal(plugin.LogLine{Time: at, Plugin: "hello", Stream: plugin.Stderr, Level: "warn", Message: "tail=" + r.URL.Query().Get("tail") + "\x1b[31m", Fields: plugin.RawJSON(`{"b":2,"a":"x"}`)})
 	fmt.Fprintf(w, "id: 1.1\ndata: %s\n\nevent: end\ndata: {}\n\n", text)
+}
+
+func (d *daemon) mergedLogs(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", wire.SSEType)
+	for i, l := range []plugin.LogLine{
+		{Plugin: "hello", Stream: plugin.Stderr, Sequence: 1, Level: "error", Message: "panic: x\n\tat y\x1b", Lines: 2, Dropped: 120},
+		{Plugin: "wider-name", Stream: plugin.Stdout, Sequence: 1, Message: r.URL.RawQuery},
+	} {
+		text, _ := json.Marshal(l)
+		fmt.Fprintf(w, "id: 1.%d\ndata: %s\n\n", i+1, text)
+	}
+	fmt.Fprint(w, "event: end\ndata: {}\n\n")
 }
 
 func (d *daemon) events(w http.ResponseWriter, r *http.Request) {

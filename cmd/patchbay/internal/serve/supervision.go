@@ -3,6 +3,7 @@ package serve
 import (
 	"log/slog"
 
+	"github.com/patchbay-dev/patchbay/adapters"
 	"github.com/patchbay-dev/patchbay/core/config"
 	"github.com/patchbay-dev/patchbay/core/dispatch"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -12,12 +13,8 @@ import (
 
 // supervision is what every supervisor is given.
 func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plugin.Adapter, log *slog.Logger) *supervise.Deps {
-	byName := map[string]plugin.Adapter{}
-	for _, a := range all {
-		byName[a.Name()] = a
-	}
 	return &supervise.Deps{
-		Adapters: byName,
+		Adapters: adapters.ByName(all),
 		OpenLog: func(name, instance, dir string, capture int) supervise.Log {
 			return d.logs.Open(name, instance, dir, capture)
 		},
