@@ -16,6 +16,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -197,23 +198,24 @@ func (d *daemon) ready() error {
 	if d.ended() {
 		return fmt.Errorf("it ended: %w", d.err)
 	}
-	addr, err := os.ReadFile(filepath.Join(d.dir, wire.APIAddrFile))
-	if err != nil {
-		return err
+	url, token := d.door()
+	if url == "" || token == "" {
+		return errors.New("it has not said where it is")
 	}
-	token, err := os.ReadFile(filepath.Join(d.dir, wire.APITokenFile))
-	if err != nil {
-		return err
-	}
-	d.Client, err = client.New(client.Options{
-		URL: strings.TrimSpace(string(addr)), Token: strings.TrimSpace(string(token)),
-		HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
-	})
+	var err error
+	d.Client, err = client.New(client.Options{URL: url, Token: token, HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}})
 	if err != nil {
 		return err
 	}
 	_, err = d.Ready(d.t.Context())
 	return err
+}
+
+// door is where it listens and the token that it takes; empty until it has said so.
+func (d *daemon) door() (url, token string) {
+	addr, _ := os.ReadFile(filepath.Join(d.dir, wire.APIAddrFile))
+	secret, _ := os.ReadFile(filepath.Join(d.dir, wire.APITokenFile))
+	return strings.TrimSpace(string(addr)), strings.TrimSpace(string(secret))
 }
 
 func (d *daemon) ended() bool {
