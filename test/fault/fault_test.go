@@ -123,10 +123,7 @@ func folder(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if node := nodeOf(dir); node != "" {
-			for _, m := range marked(node) {
-				_ = syscall.Kill(m.pid, syscall.SIGKILL)
-			}
+		if node := endMarked(dir); node != "" {
 			removeContainers(t, node)
 		}
 		if err := os.RemoveAll(dir); err != nil {
@@ -134,6 +131,17 @@ func folder(t *testing.T) string {
 		}
 	})
 	return dir
+}
+
+// endMarked kills what bears the mark of the folder's node, and returns the node.
+func endMarked(dir string) (node string) {
+	if node = nodeOf(dir); node == "" {
+		return ""
+	}
+	for _, m := range marked(node) {
+		_ = syscall.Kill(m.pid, syscall.SIGKILL)
+	}
+	return node
 }
 
 // nodeOf is the identity of the daemon of a data folder; empty before its first start.
@@ -207,7 +215,15 @@ func (d *daemon) ready() error {
 	if err != nil {
 		return err
 	}
-	_, err = d.Ready(d.t.Context())
+	return d.isReady()
+}
+
+// isReady asks /readyz.
+func (d *daemon) isReady() error {
+	r, err := d.Ready(d.t.Context())
+	if err == nil && !r.Ready {
+		err = fmt.Errorf("it is not ready: %+v", r.Components)
+	}
 	return err
 }
 
