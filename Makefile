@@ -14,7 +14,7 @@ ONLY       ?= .
 GENERATED  := manifests/schema core/api/openapi.json
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugins run demo test unit bench lint generate check-generated fuzz clean
+.PHONY: help build plugins run demo test unit fault bench lint generate check-generated fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
@@ -36,6 +36,10 @@ test: build plugins ## Everything: engine, python, -race, real plugins of others
 
 unit: ## Tests that need nothing but Go: no engine, no python, no real plugins of others
 	$(GO) test ./core/... ./sdk/... ./cmd/... ./adapters/starlark/... ./adapters/provider/... ./adapters/internal/... ./test/arch
+
+fault: ## test/fault in full: kill -9, hostile plugins, full disk, thousands of cycles; about 40 minutes
+	@eval "$$(test/ensure-docker.sh start)" && trap '$$ENSURE_DOCKER_STOP' EXIT && test/ensure-docker.sh image && \
+	 FAULT_FULL=1 $(GO) test ./test/fault -count=1 -v -timeout 3h
 
 bench: build plugins ## Ratios to the bare protocols, also in test/bench/latest.json; ONLY=regexp runs some
 	$(GO) run ./test/bench -only '$(ONLY)' -json test/bench/latest.json

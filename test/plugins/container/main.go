@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/patchbay-dev/patchbay/test/plugins/habit"
 )
 
 func main() {
@@ -33,6 +35,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "no configuration:", os.Getenv("FAIL_EARLY"))
 		os.Exit(7)
 	}
+	habit.Begin()
 	fmt.Println("listening on :8080")
 	fmt.Fprintln(os.Stderr, http.ListenAndServe(":8080", routes()))
 	os.Exit(1)

@@ -16,6 +16,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/patchbay-dev/patchbay/test/plugins/habit"
 )
 
 // name is what the host finds the plugin by.
@@ -29,6 +31,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "the argument is not JSON")
 		os.Exit(2)
 	}
+	habit.Begin()
 	p := &program{functions: map[string]bool{}, running: map[string]func(){}}
 	err := serve("plugin_"+name, 0, func(command []byte) []byte { return []byte(p.control(command)) })
 	fmt.Fprintln(os.Stderr, "control:", err)

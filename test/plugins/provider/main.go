@@ -15,6 +15,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/patchbay-dev/patchbay/test/plugins/habit"
 )
 
 func main() {
@@ -25,6 +27,7 @@ func main() {
 		check(os.MkdirAll(args[1], 0o755))
 		check(os.WriteFile(args[1]+"/README", []byte("unpacked by provider-demo\n"), 0o644))
 	case len(args) == 3 && args[0] == "listen":
+		habit.Begin()
 		check(listen(args[1], args[2]))
 	default:
 		fmt.Println("Failed")

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/patchbay-dev/patchbay/test/plugins/goplugin/tiny"
+	"github.com/patchbay-dev/patchbay/test/plugins/habit"
 )
 
 type service struct{ tiny.UnimplementedTinyServer }
@@ -79,6 +80,7 @@ func (server) GRPCClient(context.Context, *plugin.GRPCBroker, *grpc.ClientConn) 
 }
 
 func main() {
+	habit.Begin()
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: tiny.Handshake(),
 		Plugins:         plugin.PluginSet{tiny.Name: server{}},

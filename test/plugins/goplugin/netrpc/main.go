@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-plugin"
 
 	"github.com/patchbay-dev/patchbay/test/plugins/goplugin/tiny"
+	"github.com/patchbay-dev/patchbay/test/plugins/habit"
 )
 
 // Text is the argument and answer of most operations.
@@ -60,6 +61,7 @@ func (dispenser) Client(*plugin.MuxBroker, *rpc.Client) (any, error) {
 }
 
 func main() {
+	habit.Begin()
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: tiny.Handshake(),
 		Plugins:         plugin.PluginSet{tiny.Name: dispenser{}},

@@ -1,0 +1,278 @@
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/patchbay-dev/patchbay/core/api/wire"
+	"github.com/patchbay-dev/patchbay/core/plugin"
+	"github.com/patchbay-dev/patchbay/sdk/go/client"
+)
+
+// truthMax is how soon /readyz tells a fault (design.md: 5 s), and a bit.
+const truthMax = 6 * time.Second
+
+// diskMiB is the size of the small disk: the daemon calls less than 64 MiB free no room.
+const diskMiB = 128
+
+// TestDiskFull fills the data folder's disk under a daemon with plugins.
+func TestDiskFull(t *testing.T) {
+	dir := folder(t)
+	if err := syscall.Mount("fault", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0700", diskMiB)); err != nil {
+		t.Fatalf("mount of a tmpfs: %v; it needs root", err)
+	}
+	t.Cleanup(func() {
+		endMarked(dir) // they work in it
+		if err := poll(patience, func() error { return syscall.Unmount(dir, 0) }); err != nil {
+			t.Errorf("unmount: %v", errors.Join(err, syscall.Unmount(dir, syscall.MNT_DETACH)))
+		}
+	})
+	d := serve(t, dir)
+	kinds := processKinds()
+	d.applyAll(kinds)
+	want := applied(t, d)
+	ballast := filepath.Join(dir, "ballast")
+	fill(t, ballast)
+	d.poll(truthMax, "/readyz tells", func() error {
+		if d.isReady() == nil {
+			return errors.New("it says ready")
+		}
+		return nil
+	})
+	for _, k := range kinds {
+		if answer, err := d.call(k.name, k.echo, k.echoData); err != nil {
+			t.Errorf("%s on a full disk: %s %v", k.name, answer, err)
+		}
+	}
+	// What is refused is not kept; what is acknowledged is. A small one may still fit
+	// into a page that a file has already.
+	late, large := starlarkKind("late", "").manifest(habits{}), starlarkKind("large", "").manifest(habits{})
+	part := strings.Repeat("x", 100<<10)
+	large += "  env: {A: '" + part + "', B: '" + part + "'}\n"
+	for _, text := range []string{late, large} {
+		_, err := d.Apply(t.Context(), []wire.File{{Name: "fault", Content: text}}, client.ForReal)
+		if text == large && !errors.Is(err, plugin.ErrUnavailable) {
+			t.Errorf("apply of 200 KiB on a full disk: got %v, want unavailable", err)
+		}
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	d.poll(patience, "ready again", d.isReady)
+	d.apply(late)
+	want["late"] = d.until("late", plugin.Running)
+	d.kill()
+	d = d.again()
+	d.poll(healMax, "desired and actual", d.asDesired)
+	if got := applied(t, d); len(got) != len(want) {
+		t.Errorf("applied: got %d plugins, want %d: %v", len(got), len(want), slices.Collect(maps.Keys(got)))
+	}
+	for _, k := range kinds {
+		if answer, err := d.call(k.name, k.echo, k.echoData); err != nil {
+			t.Errorf("%s afterwards: %s %v", k.name, answer, err)
+		}
+	}
+	d.stop()
+}
+
+// fill takes every block that is left.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	block := make([]byte, 64<<10)
+	for range diskMiB << 20 / len(block) {
+		if _, err = file.Write(block); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("filling the disk: got %v, want that it is full", err)
+	}
+}
+
+// TestNATSAway takes an external server away for a while; the story nats-outage of
+// test/e2e says what becomes of events and logs. Here plugins are called all along,
+// one by one, and the daemon is killed and started while there is none.
+func TestNATSAway(t *testing.T) {
+	store := folder(t)
+	ns := startNATS(t, store, server.RANDOM_PORT)
+	port := ns.Addr().(*net.TCPAddr).Port
+	d := serve(t, folder(t), "--nats-url", "nats://127.0.0.1:"+strconv.Itoa(port))
+	kinds := processKinds()
+	d.applyAll(kinds)
+	ns.Shutdown()
+	ns.WaitForShutdown()
+	for end := time.Now().Add(either(5*time.Second, time.Minute)); time.Now().Before(end); {
+		for _, k := range kinds {
+			begun := time.Now()
+			answer, err := d.call(k.name, k.echo, k.echoData)
+			if took := time.Since(begun); err != nil || took > time.Second {
+				t.Fatalf("%s without NATS: after %s %s %v", k.name, took, answer, err)
+			}
+		}
+		d.pass(20 * time.Millisecond)
+	}
+	startNATS(t, store, port)
+	d.poll(patience, "ready again", d.isReady)
+	d.apply(starlarkKind("late", "").manifest(habits{}))
+	d.until("late", plugin.Running)
+	d.poll(healMax, "strays", d.nothingStray)
+	d.stop()
+}
+
+func startNATS(t *testing.T, dir string, port int) *server.Server {
+	t.Helper()
+	ns, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.Start()
+	if !ns.ReadyForConnections(patience) {
+		t.Fatal("the NATS server does not answer")
+	}
+	t.Cleanup(func() {
+		ns.Shutdown()
+		ns.WaitForShutdown()
+	})
+	return ns
+}
+
+// What a daemon may hold more after thousands of cycles: caches that fill, and what
+// the runtime keeps for the next time.
+const (
+	moreMemoryMax     = 48 << 20
+	moreGoroutinesMax = 8
+	moreFilesMax      = 8
+)
+
+// TestCycles starts and stops plugins again and again; nothing may grow.
+func TestCycles(t *testing.T) {
+	const side = 4 // plugins of a kind, at the same time
+	for _, base := range []kind{processKinds()[0], starlarkKind("starlark", "")} {
+		t.Run(base.name, func(t *testing.T) {
+			d := serve(t, folder(t))
+			var kinds []kind
+			for n := range side {
+				k := base
+				k.name = fmt.Sprintf("%s%d", base.name, n)
+				kinds = append(kinds, k)
+			}
+			d.applyAll(kinds)
+			cycles := either(300, 10_000)
+			d.cycle(kinds, cycles/10) // warm
+			before := d.holds()
+			d.cycle(kinds, cycles)
+			d.poll(patience, "what it holds", func() error { return d.holds().within(before) })
+			t.Logf("after %d cycles: %+v, before %+v", cycles, d.holds(), before)
+			d.poll(healMax, "strays", d.nothingStray)
+		})
+	}
+}
+
+// cycle stops and starts plugins, so many times in all.
+func (d *daemon) cycle(kinds []kind, times int) {
+	d.t.Helper()
+	var all sync.WaitGroup
+	problems := make(chan error, len(kinds))
+	for _, k := range kinds {
+		all.Go(func() { // ends after its share, or a failure
+			for range max(times/len(kinds), 1) {
+				if err := d.stopAndStart(k.name); err != nil {
+					problems <- err
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	close(problems)
+	for err := range problems {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *daemon) stopAndStart(name string) error {
+	if _, err := d.Stop(d.t.Context(), name); err != nil {
+		return err
+	}
+	if err := d.in(name, plugin.Stopped); err != nil {
+		return err
+	}
+	if _, err := d.Start(d.t.Context(), name); err != nil {
+		return err
+	}
+	return d.in(name, plugin.Running)
+}
+
+func (d *daemon) in(name string, want plugin.State) error {
+	return poll(patience, func() error {
+		r, err := d.Plugin(d.t.Context(), name)
+		if err == nil && r.Status.State != want {
+			err = fmt.Errorf("%s is %s%s, want %s", name, r.Status.State, client.Why(r.Status), want)
+		}
+		return err
+	})
+}
+
+// holding is what a daemon holds.
+type holding struct {
+	memory            int64
+	goroutines, files int
+	folders           int
+}
+
+func (d *daemon) holds() (h holding) {
+	d.t.Helper()
+	text, err := d.Metrics(d.t.Context())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	h.memory = resident(d.t, d.cmd.Process.Pid)
+	h.goroutines, h.files = metric(d.t, text, "go_goroutines"), metric(d.t, text, "process_open_fds")
+	entries, err := os.ReadDir(filepath.Join(d.dir, "run"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	h.folders = len(entries)
+	return h
+}
+
+func metric(t *testing.T, text []byte, name string) int {
+	t.Helper()
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			v, err := strconv.ParseFloat(strings.TrimSpace(rest), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return int(v)
+		}
+	}
+	t.Fatalf("/metrics has no %s", name)
+	return 0
+}
+
+func (h holding) within(before holding) error {
+	if h.memory > before.memory+moreMemoryMax || h.goroutines > before.goroutines+moreGoroutinesMax ||
+		h.files > before.files+moreFilesMax || h.folders > before.folders {
+		return fmt.Errorf("got %+v, before %+v", h, before)
+	}
+	return nil
+}

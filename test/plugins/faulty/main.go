@@ -1,0 +1,191 @@
+// Command faulty is the plugin whose fault is chosen in its manifest, by FAULT in
+// spec.env. It speaks just enough of three protocols to be believed until then:
+// provider when its last arguments are the protocol's, go-plugin when it gets that
+// cookie, else portable.
+//
+//	all       never (is not ready), exit (at once, with last words)
+//	provider  nosocket (READY! and no socket), deaf (ignores TERM and stop), children
+//	          (double fork and setsid), flood (standard output), mute (never reads a
+//	          call), garbage, endless (answers), leak (memory); none: works
+//	goplugin  versions, alien (the socket FAULT_ADDRESS), outside (tcp beyond this
+//	          machine), garbage
+//	portable  garbage (no greeting), frame (one of 2^62 bytes)
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+)
+
+func main() {
+	fault, args := os.Getenv("FAULT"), os.Args[1:]
+	switch {
+	case slices.Equal(args, []string{"nursery"}): // dies, so that its child is nobody's
+		check(begin("child"))
+		return
+	case slices.Equal(args, []string{"child"}):
+		hang()
+	case len(args) > 0 && args[0] == "define":
+		fmt.Println(`{"Name": "faulty", "Version": "v1.0.0", "PluginVersion": 4, "AvailableActions": [{"Command": "echo"}]}`)
+		return
+	case len(args) > 0 && args[0] == "unpack":
+		return
+	}
+	switch {
+	case fault == "never":
+		hang()
+	case fault == "exit":
+		fmt.Fprintln(os.Stderr, "no licence for this machine")
+		os.Exit(3)
+	case len(args) == 3 && args[0] == "listen":
+		provider(fault, args[1])
+	case os.Getenv("PATCHBAY_TINY") != "":
+		goplugin(fault)
+	default:
+		portable(fault)
+	}
+}
+
+// hang does nothing for ever. An empty select would be a deadlock, which Go ends.
+func hang() {
+	for {
+		time.Sleep(time.Hour)
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "Error:", err)
+		os.Exit(1)
+	}
+}
+
+// begin starts this program again in a session of its own.
+func begin(word string) error {
+	cmd := exec.Command("/proc/self/exe", word)
+	cmd.Env = os.Environ()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd.Start()
+}
+
+func provider(fault, socket string) {
+	switch fault {
+	case "nosocket":
+		fmt.Println("READY!")
+		hang()
+	case "deaf":
+		signal.Ignore(syscall.SIGTERM)
+	case "children":
+		check(begin("nursery"))
+	}
+	listener, err := net.Listen("unix", socket)
+	check(err)
+	fmt.Println("READY!")
+	switch fault {
+	case "flood":
+		go flood() // ends with the process
+	case "leak":
+		go leak() // ends with the process
+	}
+	check(http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api-plugin/v4/config":
+			_, _ = w.Write([]byte(`{"Code": 200}`))
+		case "/api-plugin/v4/stop":
+			stop(fault)
+		default:
+			action(fault, w, r)
+		}
+	})))
+}
+
+func stop(fault string) {
+	if fault == "deaf" {
+		hang()
+	}
+	os.Exit(0)
+}
+
+func action(fault string, w http.ResponseWriter, r *http.Request) {
+	switch fault {
+	case "mute":
+		hang()
+	case "garbage":
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_, _ = conn.Write(noise(64 << 10))
+			_ = conn.Close()
+		}
+	case "endless":
+		part := bytes.Repeat([]byte("a"), 64<<10)
+		for _, err := w.Write([]byte(`"`)); err == nil; {
+			_, err = w.Write(part)
+		}
+	default:
+		var asked struct{ Params json.RawMessage }
+		_ = json.NewDecoder(r.Body).Decode(&asked)
+		_, _ = w.Write(asked.Params)
+	}
+}
+
+func noise(size int) []byte {
+	data := make([]byte, size)
+	_, _ = rand.Read(data)
+	return data
+}
+
+// flood writes lines as fast as they are taken.
+func flood() {
+	lines := bytes.Repeat([]byte("the same line again and again, as nobody wants to read it\n"), 1<<10)
+	for {
+		if _, err := os.Stdout.Write(lines); err != nil {
+			return
+		}
+	}
+}
+
+// leak takes 16 MiB more twenty times a second, and touches them.
+func leak() {
+	var all [][]byte
+	for range time.Tick(50 * time.Millisecond) {
+		all = append(all, noise(16<<20))
+	}
+}
+
+func goplugin(fault string) {
+	switch fault {
+	case "versions":
+		fmt.Println("9|9|unix|" + os.Getenv("FAULT_ADDRESS") + "|netrpc")
+	case "alien":
+		fmt.Println("1|1|unix|" + os.Getenv("FAULT_ADDRESS") + "|netrpc")
+	case "outside":
+		fmt.Println("1|1|tcp|192.0.2.1:7420|netrpc")
+	case "garbage":
+		_, _ = os.Stdout.Write(noise(64 << 10))
+	}
+	hang()
+}
+
+func portable(fault string) {
+	conn, err := net.Dial("unix", "/tmp/plugin_faulty.ipc")
+	check(err)
+	switch fault {
+	case "garbage":
+		_, _ = conn.Write(noise(64 << 10))
+	case "frame":
+		frame := []byte{0, 'S', 'P', 0, 0, 0x30, 0, 0, 1}
+		_, _ = conn.Write(binary.BigEndian.AppendUint64(frame, 1<<62))
+	}
+	hang()
+}
