@@ -54,7 +54,18 @@ type Reconciler struct {
 	found   map[string]*supervise.Found // by plugin, not yet handed to a supervisor; Run's goroutine's
 	unswept []string                    // adapters that could not tell at the boot what is left
 	gone    chan string
+	due     chan due // names that somebody waits for; Run takes them as long as it runs
 	running sync.WaitGroup
+}
+
+// lookupMax is how long Lookup waits for Run: longer than the boot with ten thousand
+// plugins takes until it looks at names.
+const lookupMax = 5 * time.Second
+
+// due asks Run to compare a name now.
+type due struct {
+	name   string
+	synced chan struct{} // closed once that is done
 }
 
 // entry is one plugin that is supervised.
@@ -72,7 +83,7 @@ type entry struct {
 // New makes a Reconciler of what s has. publish is told what was applied and
 // deleted; node names this daemon in those events.
 func New(s Store, deps *supervise.Deps, node string, publish func(plugin.Event)) *Reconciler {
-	return &Reconciler{store: s, deps: deps, node: node, publish: publish, gone: make(chan string)}
+	return &Reconciler{store: s, deps: deps, node: node, publish: publish, gone: make(chan string), due: make(chan due)}
 }
 
 // Run reconciles until ctx ends, and returns once every plugin is stopped.
@@ -88,6 +99,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case d := <-r.due:
+			r.sync(ctx, d.name)
+			close(d.synced)
 		case name := <-names:
 			r.timed(func() { r.sync(ctx, name) })
 		case name := <-r.gone:
@@ -132,8 +146,28 @@ func (r *Reconciler) sync(ctx context.Context, name string) {
 	}
 }
 
-// Lookup finds the supervisor of a plugin.
+// Lookup finds the supervisor of a plugin. One that is applied and has none yet,
+// at the boot or right after the apply, is waited for.
 func (r *Reconciler) Lookup(name string) (*supervise.Plugin, bool) {
+	if p, ok := r.supervised(name); ok {
+		return p, true
+	}
+	if _, applied := r.store.Get(name); !applied {
+		return nil, false
+	}
+	due := due{name: name, synced: make(chan struct{})}
+	timer := time.NewTimer(lookupMax)
+	defer timer.Stop()
+	select {
+	case r.due <- due:
+		<-due.synced
+	case <-timer.C:
+	}
+	return r.supervised(name)
+}
+
+// supervised finds the supervisor that a plugin has now.
+func (r *Reconciler) supervised(name string) (*supervise.Plugin, bool) {
 	found, ok := r.entries.Load(name)
 	if !ok {
 		return nil, false
@@ -180,7 +214,7 @@ func (r *Reconciler) start(ctx context.Context, name string, record store.Record
 
 // forget drops a plugin whose goroutine has ended.
 func (r *Reconciler) forget(name string) {
-	if p, ok := r.Lookup(name); ok {
+	if p, ok := r.supervised(name); ok {
 		r.deps.Forget(name, p.Status().Instance)
 		r.entries.Delete(name)
 	}

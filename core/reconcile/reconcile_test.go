@@ -173,6 +173,12 @@ type world struct {
 // start runs a Reconciler over s until the test's bubble is done with it.
 func start(t *testing.T, s *memoryStore) *world {
 	t.Helper()
+	return startOn(t, s, func(s *memoryStore) reconcile.Store { return s })
+}
+
+// startOn is start with what stands before the store.
+func startOn(t *testing.T, s *memoryStore, before func(*memoryStore) reconcile.Store) *world {
+	t.Helper()
 	w := &world{store: s, adapter: &adapter{alive: map[string]int{}}}
 	deps := &supervise.Deps{
 		Adapters:  map[string]plugin.Adapter{"fake": w.adapter},
@@ -185,7 +191,7 @@ func start(t *testing.T, s *memoryStore) *world {
 		Starts:    make(chan struct{}, 8), Removals: make(chan struct{}, 1),
 		Log: slog.New(slog.DiscardHandler),
 	}
-	reconciler := reconcile.New(s, deps, "node", func(e plugin.Event) {
+	reconciler := reconcile.New(before(s), deps, "node", func(e plugin.Event) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.events = append(w.events, e.Type+" "+e.Plugin)
@@ -415,6 +421,29 @@ func TestServices_areWhatCanBeInvoked(t *testing.T) {
 		}
 		if result, err := w.Invoke(t.Context(), plugin.Invocation{Plugin: "a", Operation: "id"}); err != nil || string(result.Data) != `"`+all[0].ID+`"` {
 			t.Errorf("invoke: got %s %v", result.Data, err)
+		}
+	})
+}
+
+// deafStore never tells that a name changed, as a watch that is slow.
+type deafStore struct{ *memoryStore }
+
+func (deafStore) Watch(context.Context) <-chan string { return nil }
+
+// What was acknowledged can be called: a caller must not be told that there is no
+// such plugin because Run has not come to it yet.
+func TestLookup_ofWhatWasJustApplied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startOn(t, newStore(), func(s *memoryStore) reconcile.Store { return deafStore{s} })
+		m := plugin.Manifest{Metadata: plugin.Metadata{Name: "a"}, Spec: plugin.Spec{Adapter: "fake"}}
+		if _, _, err := w.Put(t.Context(), m, store.Expect{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := w.Lookup("a"); !ok {
+			t.Error("an applied plugin: not found")
+		}
+		if _, ok := w.Lookup("b"); ok {
+			t.Error("a plugin that is not applied: found")
 		}
 	})
 }

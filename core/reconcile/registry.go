@@ -45,7 +45,7 @@ func (r Registry) resource(record store.Record) plugin.Resource {
 		Manifest: record.Manifest, Revision: record.Revision, Generation: record.Generation, Desired: record.Desired,
 	}
 	name := record.Manifest.Metadata.Name
-	if p, ok := r.Lookup(name); ok {
+	if p, ok := r.supervised(name); ok {
 		out.Status = p.Status()
 	} else {
 		out.Status = plugin.Status{Plugin: name, Adapter: record.Manifest.Spec.Adapter, State: plugin.Pending}
@@ -183,7 +183,7 @@ func (r Registry) Delete(ctx context.Context, name string, expect store.Expect) 
 func (r Registry) Desire(ctx context.Context, name string, desired plugin.Desired) (plugin.Resource, error) {
 	return r.change(ctx, name, func(record *store.Record) error {
 		var state plugin.State
-		if p, ok := r.Lookup(name); ok {
+		if p, ok := r.supervised(name); ok {
 			state = p.Status().State
 		}
 		again := desired == plugin.DesiredRunning && (state == plugin.Failed || state == plugin.Finished || state == plugin.Backoff)
@@ -248,7 +248,7 @@ func (r Registry) Plugin(name string) (bus.ServiceInfo, bool) {
 }
 
 func (r Registry) service(name string) (bus.ServiceInfo, bool) {
-	p, ok := r.Lookup(name)
+	p, ok := r.supervised(name)
 	if !ok {
 		return bus.ServiceInfo{}, false
 	}

@@ -34,7 +34,7 @@ func (r *Reconciler) tells(name, instance string) bool {
 	if r.deps.Instances.Has(instance) {
 		return true
 	}
-	p, ok := r.Lookup(name)
+	p, ok := r.supervised(name)
 	return ok && p.Status().Instance == instance
 }
 
