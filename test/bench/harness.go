@@ -31,6 +31,7 @@ type effort struct {
 	starts  int           // of the daemon
 	many    int           // plugins
 	kills   int           // of each kind of plugin
+	adopted int           // plugins
 	quiet   time.Duration // before memory is looked at
 }
 
@@ -39,7 +40,7 @@ type effort struct {
 func fullEffort() effort {
 	return effort{
 		pairs: 7, aa: 3, turn: 2 * time.Second, warm: 500 * time.Millisecond, calib: 300 * time.Millisecond,
-		events: 200, clients: 1000, lines: 500_000, starts: 9, many: 10_000, kills: 40, quiet: 5 * time.Second,
+		events: 200, clients: 1000, lines: 500_000, starts: 9, many: 10_000, kills: 40, adopted: 100, quiet: 5 * time.Second,
 	}
 }
 
@@ -47,7 +48,7 @@ func fullEffort() effort {
 func smokeEffort() effort {
 	return effort{
 		pairs: 1, aa: 1, turn: 20 * time.Millisecond, warm: time.Millisecond, calib: 5 * time.Millisecond,
-		events: 2, clients: 10, lines: 50_000, starts: 1, many: 20, kills: 1, quiet: time.Millisecond,
+		events: 2, clients: 10, lines: 50_000, starts: 1, many: 20, kills: 1, adopted: 3, quiet: time.Millisecond,
 	}
 }
 

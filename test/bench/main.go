@@ -150,5 +150,6 @@ func benchmarks() []benchmark {
 		{"start", "start of the daemon to its first answer, and its memory when idle", daemonStart},
 		{"many", "10,000 applied Starlark plugins: restart, memory, pages", manyPlugins},
 		{"kill", "kill -9 of a plugin to its event on the bus; start of a plugin, against the bare protocol", killAndStart},
+		{"recover", "restarts, stops of frozen plugins, cold starts, and a daemon that adopts 100 plugins", recovery},
 	}
 }

@@ -43,8 +43,10 @@ const (
 	every = 5 * time.Millisecond
 )
 
-// The suite's variables: what was built, and whether it runs in full.
+// The suite's variables: what was built, whether it runs in full, and whether the
+// daemon has the race detector (as in test/e2e).
 const (
+	raceVariable = "E2E_RACE"
 	binVariable  = "FAULT_BIN"
 	fullVariable = "FAULT_FULL"
 )
@@ -68,15 +70,29 @@ func TestMain(m *testing.M) {
 
 // build has its own copy of everything: other packages' tests build at the same time.
 func build(dir string) error {
-	for to, from := range map[string]string{"patchbay": "../../cmd/patchbay", "plugins/": "../plugins/..."} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, to)+strings.Repeat("/", strings.Count(to, "/")), from)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
-		}
+	daemon := []string{"build", "-trimpath", "-o", filepath.Join(dir, "patchbay"), "../../cmd/patchbay"}
+	cgo := "CGO_ENABLED=0"
+	if raced() {
+		daemon, cgo = slices.Insert(daemon, 1, "-race"), "CGO_ENABLED=1"
+	}
+	if err := goes(daemon, cgo); err != nil {
+		return err
+	}
+	return goes([]string{"build", "-trimpath", "-o", filepath.Join(dir, "plugins") + "/", "../plugins/..."}, "CGO_ENABLED=0")
+}
+
+func goes(args []string, cgo string) error {
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), cgo)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
 	}
 	return nil
 }
+
+// raced says that the daemon has the race detector, which takes ten times the
+// memory and the time.
+func raced() bool { return os.Getenv(raceVariable) != "" }
 
 func full() bool { return os.Getenv(fullVariable) != "" }
 
@@ -189,8 +205,8 @@ func serveBinary(t *testing.T, bin, dir string, args ...string) *daemon {
 		if t.Failed() {
 			t.Logf("the daemon said:\n%s", d.said)
 		}
-		if strings.Contains(d.said.String(), "panic:") {
-			t.Error("the daemon panicked")
+		if said := d.said.String(); strings.Contains(said, "panic:") || strings.Contains(said, "DATA RACE") {
+			t.Errorf("the daemon panicked or raced:\n%s", said)
 		}
 	})
 	d.poll(patience, "the daemon is ready", d.ready)

@@ -23,12 +23,21 @@ const (
 	// memoryMax is what the daemon may hold more, whatever a plugin does: the log's
 	// buffers and one answer of 16 MiB, several times.
 	memoryMax = 256 << 20
+	// racedMax is how many times as much a daemon with the race detector may hold.
+	racedMax = 8
 	// diskMax is what a flood may take: 256 MiB that are unread, and what history
 	// keeps of some seconds.
 	diskMax = 1 << 30
 	// neighbourWorseMax is how much a neighbour's p99 may rise, beside the noise.
 	neighbourWorseMax = 1.10
 )
+
+func memoryBound() int64 {
+	if raced() {
+		return racedMax * memoryMax
+	}
+	return memoryMax
+}
 
 // impatient gives up soon: the plugin fails for good after three attempts.
 const impatient = "  timeouts: {start: 1s, stop: 1s}\n  restart: {backoff: {min: 10ms, max: 50ms}, budget: {failures: 2}}\n"
@@ -150,7 +159,7 @@ func (h hostile) run(t *testing.T) {
 	if len(calls.took) == 0 {
 		t.Error("the neighbour was never called")
 	}
-	if after := resident(t, d.cmd.Process.Pid); after > before+memoryMax {
+	if after := resident(t, d.cmd.Process.Pid); after > before+memoryBound() {
 		t.Errorf("the daemon holds %d MiB, %d before", after>>20, before>>20)
 	}
 	if full() {
@@ -229,7 +238,7 @@ func floods(t *testing.T, d *daemon) {
 	before := resident(t, d.cmd.Process.Pid)
 	end := time.Now().Add(either(3*time.Second, 20*time.Second))
 	for time.Now().Before(end) {
-		if held := resident(t, d.cmd.Process.Pid); held > before+memoryMax {
+		if held := resident(t, d.cmd.Process.Pid); held > before+memoryBound() {
 			t.Fatalf("the daemon holds %d MiB, %d before", held>>20, before>>20)
 		}
 		if use := diskUse(d.dir); use > diskMax {

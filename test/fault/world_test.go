@@ -270,7 +270,7 @@ func metric(t *testing.T, text []byte, name string) int {
 }
 
 func (h holding) within(before holding) error {
-	if h.memory > before.memory+moreMemoryMax || h.goroutines > before.goroutines+moreGoroutinesMax ||
+	if !raced() && h.memory > before.memory+moreMemoryMax || h.goroutines > before.goroutines+moreGoroutinesMax ||
 		h.files > before.files+moreFilesMax || h.folders > before.folders {
 		return fmt.Errorf("got %+v, before %+v", h, before)
 	}
