@@ -182,7 +182,9 @@ func (r *Reconciler) takeFound(name string, record store.Record) *supervise.Foun
 		return nil
 	}
 	delete(r.found, name)
-	f.Fits = f.Restart == record.Restart && !restarts(f.Manifest, record.Manifest)
+	if f.Fits = f.Restart == record.Restart && !restarts(f.Manifest, record.Manifest); f.Fits {
+		f.Manifest = record.Manifest.WithDefaults() // what is read anew each time may have changed
+	}
 	return f
 }
 

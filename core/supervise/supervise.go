@@ -7,6 +7,11 @@
 // living, waiting to retry. [Plugin.Set] gives it a new wish and ends the phase
 // that the wish contradicts; nothing else interrupts it.
 //
+// An instance that an earlier daemon left is adopted before anything is launched
+// (found.go): it goes on if it serves the wish, and is stopped first if it does
+// not. Beside the folder of each instance that can be left lies its record, which
+// is what the next daemon begins with.
+//
 // Promises: an exit is told before anything is cleaned up; a launch that fails
 // leaves nothing; no two instances of a plugin run at once; Run returns only when
 // the instance and everything it owned are gone. A panic in an adapter's call is
