@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -160,6 +161,7 @@ func leak() {
 	var all [][]byte
 	for range time.Tick(50 * time.Millisecond) {
 		all = append(all, noise(16<<20))
+		runtime.KeepAlive(all)
 	}
 }
 
