@@ -18,7 +18,9 @@
 // A retry does not store an event twice: what the stream got since the last answer
 // is read first, and its id is the message id. Log batches
 // are acknowledged but not synced, so a power cut may take the last second of
-// logs. Packed invocation records are best effort: a full ring drops the oldest
+// logs, and a kill of the daemon the last milliseconds: [Bus.LastLog] tells what is
+// really there, and core/logs reads the rest again. Beyond what the stream keeps of
+// all, each plugin's log is kept within its own age and bytes. Packed invocation records are best effort: a full ring drops the oldest
 // and counts. Data streams are not kept at all.
 //
 // Back-pressure. Event, Status, Forget and Invoked never wait for the bus.

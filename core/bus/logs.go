@@ -29,8 +29,9 @@ const (
 
 // LogBatch stores lines of one instance's stream as one message, and returns its
 // sequence: line i, from 1, is then known as "SEQUENCE.i". It waits for the
-// acknowledgement, which promises that the lines survive a crash of the daemon,
-// not that they survive a power cut of this second.
+// acknowledgement, which promises no more than that the lines are on their way to
+// the disk: a daemon that is killed within milliseconds, or a power cut of this
+// second, may take them.
 func (b *Bus) LogBatch(l plugin.LogBatch) (uint64, error) {
 	if len(l.Lines) == 0 {
 		return 0, nil

@@ -161,9 +161,10 @@ func (f *follower) flooded() bool {
 	return err == nil && info.Size()-f.offset > backlogBytesMax
 }
 
-// readAll reads up to the file's present end, and not beyond until.
+// readAll reads up to the file's present end, and not beyond until. Without a bound
+// it ends with f.stop, too: whoever writes faster than we read must not keep us.
 func (f *follower) readAll(buf []byte, until int64) error {
-	for f.offset < until {
+	for f.offset < until && (until < math.MaxInt64 || !stopped(f.stop)) {
 		n, err := f.file.ReadAt(buf[:min(int64(len(buf)), until-f.offset)], f.offset)
 		if n > 0 {
 			f.offset += int64(n)

@@ -1,7 +1,10 @@
 package logs
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -34,6 +37,25 @@ func TestRate_aFloodIsDroppedAndTold(t *testing.T) {
 		counted(t, lines, 10_500)
 		if n := len(lines); n != 10*100+500 {
 			t.Errorf("%d lines were taken, want 1500", n)
+		}
+	})
+}
+
+func TestRate_dropsAtTheEndAreToldToTheOperator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := &fakeBus{}
+		var said bytes.Buffer
+		log := New(Options{
+			Publish: bus.publish, Settings: func(string) Settings { return Settings{LineRate: 10} }, Log: slog.New(slog.NewTextHandler(&said, nil)),
+		}).Open("p", "p-1", "", 0)
+		for range 25 {
+			fmt.Fprintln(log.Writer(plugin.Stdout), "flood")
+		}
+		log.Close()
+		for _, want := range []string{"more than spec.limits.logRate", "last lines of a plugin were dropped", "lines=15"} {
+			if !strings.Contains(said.String(), want) {
+				t.Errorf("%q is not said in %s", want, said.String())
+			}
 		}
 	})
 }

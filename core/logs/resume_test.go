@@ -152,6 +152,30 @@ func TestLeave_shipsWhatWasReadAndLeavesTheRest(t *testing.T) {
 	inOrder(t, bus.lines(), 22)
 }
 
+// TestLeave_doesNotReadAFloodToItsEnd: a plugin that is left running may print
+// faster than it is read.
+func TestLeave_doesNotReadAFloodToItsEnd(t *testing.T) {
+	shipping := make(chan struct{}, 1)
+	log := New(Options{Publish: func(plugin.LogBatch) (uint64, error) {
+		poke(shipping)
+		return 1, nil
+	}}).Open("p", "p-1", t.TempDir(), 0)
+	file, err := log.File(plugin.Stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	const size = 64 << 20
+	if _, err := file.WriteString(strings.Repeat("y\n", size/2)); err != nil {
+		t.Fatal(err)
+	}
+	<-shipping
+	log.Leave()
+	if f := log.streams[plugin.Stdout].file; f.offset == size {
+		t.Error("all of it was read first")
+	}
+}
+
 func TestResume_tailBeginsWithWhatWasPrintedBefore(t *testing.T) {
 	hub, bus := newFake()
 	dir := t.TempDir()

@@ -212,6 +212,18 @@ func (l *Log) end(how ending) {
 		f.close(how)
 	}
 	l.hub.forget(l)
+	l.tellDropped()
+}
+
+// tellDropped says what no line comes after to tell of.
+func (l *Log) tellDropped() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.streams {
+		if s.dropped > 0 {
+			l.hub.options.Log.Warn("the last lines of a plugin were dropped", "plugin", l.plugin, "instance", l.instance, "stream", s.name, "lines", s.dropped)
+		}
+	}
 }
 
 // finish takes the last line of a writer, which was never ended, and a stack trace

@@ -35,9 +35,11 @@ func liftKlog(l *plugin.LogLine, s string, now time.Time) bool {
 // numbers reads the two digits at each of at most five places.
 func numbers(s string, places ...int) (n [5]int, ok bool) {
 	for i, at := range places {
-		if n[i] = number(s[at : at+2]); n[i] < 0 {
+		tens, ones := s[at]-'0', s[at+1]-'0'
+		if tens > 9 || ones > 9 {
 			return n, false
 		}
+		n[i] = 10*int(tens) + int(ones)
 	}
 	return n, true
 }

@@ -49,10 +49,10 @@ func TestExit_isToldAndComesBack(t *testing.T) {
 		w.see(plugin.Starting)
 		first := w.see(plugin.Running)
 		died := time.Now()
-		w.adapter.last(t).launch.Output.Writer(plugin.Stderr).Write([]byte("panic: at the disco"))
+		w.adapter.last(t).launch.Output.Writer(plugin.Stderr).Write([]byte("panic: at the disco\n\tdance()"))
 		w.adapter.last(t).end(plugin.Exit{Code: -1, Signal: "SIGKILL"})
 		c := w.see(plugin.Backoff)
-		if c.Status.Reason != "Exited" || c.Status.LastExit.Signal != "SIGKILL" || c.Status.LastWords[0] != "panic: at the disco" {
+		if c.Status.Reason != "Exited" || c.Status.LastExit.Signal != "SIGKILL" || c.Status.LastWords[0] != "panic: at the disco" || len(c.Status.LastWords) != 2 {
 			t.Errorf("got %+v, want the exit and the last words", c.Status)
 		}
 		if wait := c.Status.RetryAt.Sub(died); wait > 250*time.Millisecond {
