@@ -62,6 +62,7 @@ func (lineLog) Writer(plugin.LogStream) io.Writer       { return io.Discard }
 func (lineLog) Tail(int) []plugin.LogLine               { return nil }
 func (lineLog) Stdout(int) ([]byte, bool)               { return nil, true }
 func (lineLog) Close()                                  {}
+func (lineLog) Leave()                                  {}
 func (l lineLog) Match(pattern *regexp.Regexp) (func() bool, func()) {
 	return func() bool { return pattern.MatchString(l.line) }, func() {}
 }

@@ -148,6 +148,7 @@ type memoryLog struct {
 func (l *memoryLog) File(plugin.LogStream) (*os.File, error) { return nil, errors.New("not a process") }
 func (l *memoryLog) Writer(plugin.LogStream) io.Writer       { return l }
 func (l *memoryLog) Close()                                  {}
+func (l *memoryLog) Leave()                                  {}
 
 func (l *memoryLog) Write(data []byte) (int, error) {
 	l.mu.Lock()

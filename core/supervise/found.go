@@ -255,7 +255,7 @@ func (p *Plugin) adopt(ctx context.Context, f *Found) (one *living, gone bool, e
 		p.strays.Go(func() { p.bringDown(c, one) }) // ends with the adoption
 		return nil, false, err
 	case !errors.Is(err, plugin.ErrNotFound) && p.adapterDown(ctx, &Want{Manifest: f.Manifest}) != nil:
-		one.log.Close()
+		one.log.Leave()
 		f.asked = true
 		p.earlier = f // nobody knows: asked again later
 		return nil, false, err
@@ -287,7 +287,7 @@ func (p *Plugin) leaveBehind(phase context.Context, one *living, endStreams func
 		p.deps.Log.Error("an adapter does not let go of an instance", "plugin", p.name, "instance", one.id, "error", err)
 	}
 	endStreams() // after it: their ends in the plugin go on
-	one.log.Close()
+	one.log.Leave()
 	p.deps.Instances.remove(one.id)
 	p.left = true
 	p.refresh(because("Left", "left running for the next daemon"))

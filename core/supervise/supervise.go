@@ -52,6 +52,9 @@ type Log interface {
 	// Close ships what was printed. Tail and Stdout still answer; closing twice
 	// is harmless.
 	Close()
+	// Leave is Close for an instance that is left running: what is not a whole line
+	// yet, and the files, are left to the next daemon.
+	Leave()
 	// Match looks for a line whose message matches, among those that Tail has and
 	// all that come, until one does or stop is called.
 	Match(pattern *regexp.Regexp) (seen func() bool, stop func())

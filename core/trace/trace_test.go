@@ -108,6 +108,7 @@ func (noLog) Match(*regexp.Regexp) (func() bool, func()) {
 	return func() bool { return false }, func() {}
 }
 func (noLog) Close() {}
+func (noLog) Leave() {}
 
 type lookup struct{ p *supervise.Plugin }
 
