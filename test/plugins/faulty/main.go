@@ -160,6 +160,7 @@ func leak() {
 	var all [][]byte
 	for range time.Tick(50 * time.Millisecond) {
 		all = append(all, noise(16<<20))
+		fmt.Fprintln(os.Stderr, len(all)*16, "MiB")
 	}
 }
 
