@@ -37,7 +37,7 @@ test: build plugins ## Everything: engine, python, -race, real plugins of others
 unit: ## Tests that need nothing but Go: no engine, no python, no real plugins of others
 	$(GO) test ./core/... ./sdk/... ./cmd/... ./adapters/starlark/... ./adapters/provider/... ./adapters/internal/... ./test/arch
 
-fault: ## test/fault in full: kill -9, hostile plugins, full disk, thousands of cycles; about 40 minutes
+fault: ## test/fault in full: kill -9, hostile plugins, full disk, thousands of cycles; about half an hour
 	@eval "$$(test/ensure-docker.sh start)" && trap '$$ENSURE_DOCKER_STOP' EXIT && test/ensure-docker.sh image && \
 	 FAULT_FULL=1 $(GO) test ./test/fault -count=1 -v -timeout 3h
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -251,44 +250,34 @@ func (d *daemon) judge(t *testing.T, p phase, c cell) {
 	t.Run("log", func(t *testing.T) { d.unbroken(t, c) })
 }
 
-// unbroken wants every counted line of the instance once, in order, before and after.
+// unbroken wants every line of the instance's standard error once, in order, before
+// and after: by the sequence of each line, and by what the counted ones say.
 func (d *daemon) unbroken(t *testing.T, c cell) {
-	had := len(d.numbers(c))
+	had := len(counts(d.printed(c)))
 	if err := poll(healMax, func() error { return d.counted(c, had+20) }); err != nil {
 		t.Fatal(err)
 	}
-	var last plugin.LogLine
-	count := 0
-	for i, line := range d.printed(c) { // others, too: a library's greeting, an empty line for a dead connection
-		if line.Sequence != last.Sequence+1 && i > 0 || line.Dropped > 0 {
-			t.Fatalf("got %q with sequence %d, %d dropped, after %q with %d", line.Message, line.Sequence, line.Dropped, last.Message, last.Sequence)
+	lines := d.printed(c)
+	for i, line := range lines {
+		if line.Sequence != uint64(i+1) || line.Dropped > 0 || line.Instance != c.before.Status.Instance {
+			t.Fatalf("line %d: got sequence %d of %s, %d dropped: %q", i+1, line.Sequence, line.Instance, line.Dropped, line.Message)
 		}
-		last = line
-		if !counts(line) {
-			continue
+	}
+	for i, n := range counts(lines) {
+		if n != i+1 {
+			t.Fatalf("counted line %d: it says %d", i+1, n)
 		}
-		if n, _ := strconv.Atoi(strings.TrimPrefix(line.Message, "count ")); n != count+1 {
-			t.Fatalf("got %q after count %d", line.Message, count)
-		}
-		count++
 	}
 }
 
 func (d *daemon) counted(c cell, atLeast int) error {
-	if got := len(d.numbers(c)); got < atLeast {
+	if got := len(counts(d.printed(c))); got < atLeast {
 		return fmt.Errorf("%s: got %d counted lines, want %d", c.name, got, atLeast)
 	}
 	return nil
 }
 
-// numbers are the counted lines of a plugin that history has.
-func (d *daemon) numbers(c cell) []plugin.LogLine {
-	return slices.DeleteFunc(d.printed(c), func(l plugin.LogLine) bool { return !counts(l) })
-}
-
-func counts(line plugin.LogLine) bool { return strings.HasPrefix(line.Message, "count ") }
-
-// printed are the lines of standard error that history has.
+// printed is what history has of a plugin's standard error.
 func (d *daemon) printed(c cell) (lines []plugin.LogLine) {
 	for line, err := range d.Logs(d.t.Context(), c.name, client.LogOptions{}) {
 		if err != nil {
@@ -299,4 +288,15 @@ func (d *daemon) printed(c cell) (lines []plugin.LogLine) {
 		}
 	}
 	return lines
+}
+
+// counts are the numbers of the counted lines; go-plugin prints others, too.
+func counts(lines []plugin.LogLine) (numbers []int) {
+	for _, line := range lines {
+		if text, ok := strings.CutPrefix(line.Message, "count "); ok {
+			n, _ := strconv.Atoi(text)
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers
 }
