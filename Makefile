@@ -9,7 +9,7 @@ LDFLAGS    := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 # Inputs per fuzz target in make test; make fuzz FUZZ_RUNS=10000000 looks longer.
-FUZZ_RUNS ?= 30000
+FUZZ_RUNS ?= 10000
 ONLY       ?= .
 GENERATED  := manifests/schema core/api/openapi.json
 

@@ -37,7 +37,7 @@ test/ensure-docker.sh image
 before=$(test/left.sh)
 
 failed=0
-test/fuzz.sh "${FUZZ_RUNS:-30000}" || failed=1
+test/fuzz.sh "${FUZZ_RUNS:-10000}" || failed=1
 (cd test/upstream && "$go" test -race -timeout "$timeout" ./...) || failed=1
 # The daemon of the stories has the race detector too.
 E2E_RACE=1 "$go" test -race -timeout "$timeout" ./... || failed=1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the house on RUNS inputs each (default 30000, some
+# Runs every fuzz target of the house on RUNS inputs each (default 10000, some
 # seconds for all). A number of inputs, not a time: when go's own -fuzztime
 # clock runs out while a worker is busy, go test may report "context deadline
 # exceeded" as a failure of the target (golang/go#75804).
@@ -7,7 +7,7 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 go=${GO:-go}
-runs=${1:-30000}
+runs=${1:-10000}
 log=$(mktemp "${TMPDIR:-/tmp}/fuzz.XXXXXX")
 trap 'rm -f "$log"' EXIT
 grep -rl --include='*_test.go' '^func Fuzz' core adapters sdk test 2>/dev/null | grep -v '^test/upstream/' | xargs -r -n1 dirname | sort -u |

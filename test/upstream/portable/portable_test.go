@@ -134,7 +134,7 @@ func TestPython_conformance(t *testing.T) {
 		Exit:    &conformance.Call{Operation: "exit", Data: `[3]`, WantCode: 3},
 		Slow:    conformance.Call{Operation: "slow", Data: `[60000]`},
 		Print:   conformance.Call{Operation: "print", Data: `["line @N@"]`, Want: "line @N@"},
-		Process: true,
+		Process: true, Limits: true,
 	})
 }
 
