@@ -155,9 +155,10 @@ func startNATS(t *testing.T, dir string, port int) *server.Server {
 }
 
 // What a daemon may hold more after thousands of cycles: caches that fill, and what
-// the runtime keeps for the next time.
+// the runtime keeps for the next time. 10,000 starts of a process took 45 MiB, 300 of
+// them 13.
 const (
-	moreMemoryMax     = 48 << 20
+	moreMemoryMax     = 64 << 20
 	moreGoroutinesMax = 8
 	moreFilesMax      = 8
 )
