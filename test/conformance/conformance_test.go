@@ -49,6 +49,9 @@ func TestRun_findsEachFault(t *testing.T) {
 		{"digest", "wrong_digest"},
 		{"cancelled launch", "launch_cancelled"},
 		{"cancelled launch", "launch_deadline"},
+		{"leave ends it", "adopted"},
+		{"adopt the dead", "died_meanwhile"},
+		{"adopt by any handle", "strange_handles"},
 		{"goroutines", "nothing_grows"},
 		{"files", "nothing_grows"},
 	} {

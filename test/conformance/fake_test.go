@@ -78,10 +78,15 @@ func serveFake(c net.Conn) {
 type fake struct {
 	breaks string
 	mu     sync.Mutex
-	last   string // the last echo's data, for the fault "crossed"
+	last   string                  // the last echo's data, for the fault "crossed"
+	all    map[string]*fakeProcess // by instance
 }
 
-var _ plugin.Adapter = (*fake)(nil)
+var (
+	_ plugin.Adapter  = (*fake)(nil)
+	_ plugin.Adopter  = (*fake)(nil)
+	_ plugin.Survivor = (*fakeInstance)(nil)
+)
 
 type block struct {
 	Command string `json:"command"`
@@ -121,14 +126,21 @@ func (a *fake) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, er
 	if err := ctx.Err(); err != nil && a.breaks != "cancelled launch" {
 		return nil, classed(err)
 	}
-	i := &fakeInstance{a: a, launch: l, socket: filepath.Join(l.Dir, "s"), gone: make(chan struct{})}
+	i := a.instance(l, &fakeProcess{done: make(chan struct{})})
 	if err := i.start(); err != nil {
 		return nil, err
 	}
+	a.mu.Lock()
+	if a.all == nil {
+		a.all = map[string]*fakeProcess{}
+	}
+	a.all[l.ID] = i.fakeProcess
+	a.mu.Unlock()
+	go i.attend() // ends with the process, or when it is left
 	if err := i.ready(ctx); err != nil {
 		if a.breaks != "cancelled launch" {
 			i.kill()
-			<-i.gone
+			<-i.done
 		}
 		return nil, classed(err)
 	}
@@ -142,13 +154,66 @@ func classed(err error) error {
 	return fmt.Errorf("%w: %w", plugin.ErrUnavailable, err)
 }
 
+// Adopt finds a process of this test again.
+func (a *fake) Adopt(_ context.Context, l plugin.Launch, handle plugin.RawJSON) (plugin.Instance, error) {
+	a.mu.Lock()
+	p := a.all[l.ID]
+	a.mu.Unlock()
+	if p == nil || string(handle) != strconv.Itoa(p.cmd.Process.Pid) && a.breaks != "adopt by any handle" {
+		return nil, plugin.ErrNotFound
+	}
+	select {
+	case <-p.done:
+		if a.breaks != "adopt the dead" {
+			return nil, plugin.ErrNotFound
+		}
+	default:
+	}
+	i := a.instance(l, p)
+	go i.attend() // ends with the process, or when it is left
+	return i, nil
+}
+
+// fakeProcess is a process, whoever has it.
+type fakeProcess struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	end  plugin.Exit   // set before
+}
+
 type fakeInstance struct {
+	*fakeProcess
 	a      *fake
 	launch plugin.Launch
 	socket string
-	cmd    *exec.Cmd
-	gone   chan struct{}
-	exit   plugin.Exit
+	left   chan struct{} // closed by Leave
+	gone   chan struct{} // closed when the process has ended or was left
+	exit   plugin.Exit   // set before
+}
+
+func (a *fake) instance(l plugin.Launch, p *fakeProcess) *fakeInstance {
+	return &fakeInstance{fakeProcess: p, a: a, launch: l, socket: filepath.Join(l.Dir, "s"), left: make(chan struct{}), gone: make(chan struct{})}
+}
+
+func (i *fakeInstance) attend() {
+	select {
+	case <-i.done:
+		i.exit = i.end
+	case <-i.left:
+		i.exit = plugin.Exit{Code: -1, Message: "left"}
+	}
+	close(i.gone)
+}
+
+func (i *fakeInstance) Handle() (plugin.RawJSON, error) {
+	return plugin.RawJSON(strconv.Itoa(i.cmd.Process.Pid)), nil
+}
+
+func (i *fakeInstance) Leave() {
+	if i.a.breaks == "leave ends it" {
+		i.kill()
+	}
+	close(i.left)
 }
 
 func (i *fakeInstance) start() error {
@@ -176,7 +241,7 @@ func (i *fakeInstance) start() error {
 			return err
 		}
 		defer w.Close()
-		go func() { <-i.gone; r.Close() }()
+		go func() { <-i.done; r.Close() }()
 		i.cmd.Stderr = w
 	case "goroutines":
 		go func() { select {} }()
@@ -197,11 +262,11 @@ func (i *fakeInstance) reap() {
 	if i.a.breaks == "late notice" {
 		<-time.After(300 * time.Millisecond)
 	}
-	i.exit = plugin.Exit{Code: i.cmd.ProcessState.ExitCode(), At: time.Now()}
+	i.end = plugin.Exit{Code: i.cmd.ProcessState.ExitCode(), At: time.Now()}
 	if s := i.cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signaled() && i.a.breaks != "signal" {
-		i.exit.Signal = map[syscall.Signal]string{syscall.SIGKILL: "SIGKILL", syscall.SIGTERM: "SIGTERM"}[s.Signal()]
+		i.end.Signal = map[syscall.Signal]string{syscall.SIGKILL: "SIGKILL", syscall.SIGTERM: "SIGTERM"}[s.Signal()]
 	}
-	close(i.gone)
+	close(i.done)
 }
 
 func (i *fakeInstance) kill() { _ = syscall.Kill(-i.cmd.Process.Pid, syscall.SIGKILL) }
@@ -215,7 +280,7 @@ func (i *fakeInstance) ready(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-i.gone:
+		case <-i.done:
 			return errors.New("exited")
 		case <-time.After(5 * time.Millisecond):
 		}
@@ -290,10 +355,16 @@ func (i *fakeInstance) Wait() plugin.Exit {
 }
 
 func (i *fakeInstance) Stop(ctx context.Context) error {
-	_ = syscall.Kill(-i.cmd.Process.Pid, syscall.SIGTERM)
+	select {
+	case <-i.left:
+		return nil
+	default:
+	}
 	if i.a.breaks == "stop returns early" {
+		time.AfterFunc(time.Second, i.kill)
 		return nil
 	}
+	_ = syscall.Kill(-i.cmd.Process.Pid, syscall.SIGTERM)
 	if i.a.breaks == "stop waits" {
 		later, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 		defer cancel()
