@@ -96,6 +96,7 @@ func TestFolder_keepsItsIdentityAndIsLocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.RemoveAll(first.RunDir) }) // it may be in /tmp: the path is long
 	if _, err := config.OpenFolder(path); err == nil || !strings.Contains(err.Error(), "in use by another daemon") {
 		t.Errorf("a second daemon on the folder: got %v", err)
 	}

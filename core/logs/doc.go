@@ -18,7 +18,7 @@
 //   - A line waits at most 50 ms for others to travel with. A stack trace (of Go,
 //     Python, Java or JavaScript) is one line with its lines in it, and waits 100 ms
 //     for more of it.
-//   - What has been shipped of a file is freed on disk, two to four seconds later,
+//   - What has been shipped of a file is freed on disk, two to four seconds later, or 128 MiB,
 //     but for its first MiB.
 //   - A daemon that is killed loses nothing of a file and repeats nothing: the next
 //     one reads on behind the last line that is really stored, and counts on.

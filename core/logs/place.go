@@ -17,6 +17,9 @@ const (
 	// after it has acknowledged them, and a daemon that is killed meanwhile loses
 	// them, so that the next one must find them in the file.
 	settleAfter = 2 * time.Second
+	// settleBytesMax bounds what waits to be freed: of a flood a second's worth has
+	// to do, or some gigabytes would lie on the disk.
+	settleBytesMax = 128 << 20
 	// lastBytes before the place are never freed: the next daemon reads them for
 	// Tail.
 	lastBytes = 32 << 10
@@ -44,6 +47,7 @@ type keeper struct {
 func (f *follower) acknowledged(p place) {
 	k := &f.keeper
 	k.latest = p
+	f.free(p.upto - settleBytesMax)
 	switch {
 	case k.settling != place{}:
 		return
