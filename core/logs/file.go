@@ -21,6 +21,8 @@ const (
 	backlogBytesMax = 256 << 20
 	// backlogKept is what is still read of a flood that was skipped.
 	backlogKept = 1 << 20
+	// skipStep is what is skipped before it is freed.
+	skipStep = 32 << 20
 	// busyEvery is how often a growing file is looked at: well within batchAgeMax.
 	// One that has not grown for quietAfter is watched instead; pollEvery is for
 	// machines that cannot watch it.
@@ -195,9 +197,19 @@ func (f *follower) skipFlood(buf []byte) error {
 	if err != nil || info.Size()-f.offset <= backlogBytesMax {
 		return err
 	}
-	lines, until := uint64(0), info.Size()-backlogKept
 	f.cutter.rest = f.cutter.rest[:0] // its end is skipped: it counts as the first that is lost
 	defer func() { f.cutter.at = f.offset }()
+	for until := info.Size() - backlogKept; f.offset < until; {
+		if err := f.skip(buf, min(until, f.offset+skipStep)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skip drops what lies before until, and frees it: meanwhile the flood goes on.
+func (f *follower) skip(buf []byte, until int64) error {
+	lines := uint64(0)
 	for f.offset < until {
 		n, err := f.file.ReadAt(buf[:min(int64(len(buf)), until-f.offset)], f.offset)
 		if n == 0 && err != nil {
