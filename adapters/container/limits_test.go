@@ -57,12 +57,8 @@ func playDaemon(text string) {
 	if err := json.Unmarshal([]byte(text), &l.Manifest); err != nil {
 		panic(err)
 	}
-	dir, err := os.MkdirTemp("", "bound")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-	l.ID, l.Dir, l.Output = "bound-"+fmt.Sprint(os.Getpid()), dir, nothing{}
+	// The test's folder: this process is killed, and removes nothing.
+	l.ID, l.Dir, l.Output = "bound-"+fmt.Sprint(os.Getpid()), os.Getenv(daemonVar+"_DIR"), nothing{}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if _, err := container.New(container.Options{Node: os.Getenv(daemonVar + "_NODE")}).Launch(ctx, l); err != nil {
@@ -124,7 +120,7 @@ func daemonWith(t *testing.T, m plugin.Manifest) (id string, kill func()) {
 		t.Fatal(err)
 	}
 	daemon := exec.Command(os.Args[0])
-	daemon.Env = append(slices.Clone(os.Environ()), daemonVar+"="+string(text), daemonVar+"_NODE="+node)
+	daemon.Env = append(slices.Clone(os.Environ()), daemonVar+"="+string(text), daemonVar+"_NODE="+node, daemonVar+"_DIR="+t.TempDir())
 	daemon.Stderr = os.Stderr
 	stdout, err := daemon.StdoutPipe()
 	if err != nil {
