@@ -3,6 +3,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -123,7 +124,7 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer 
 func (d *daemon) logSettings(name string) logs.Settings {
 	record, _ := d.store.Get(name) // a plugin that is deleted has none
 	spec := record.Manifest.Spec
-	return logs.Settings{Keep: spec.Logs, LineRate: spec.Limits.LogRate}
+	return logs.Settings{Keep: spec.Logs, LineRate: cmp.Or(spec.Limits.LogRate, logs.LineRateDefault)}
 }
 
 func (d *daemon) history(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error] {
