@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,7 +81,7 @@ func TestAdopt_theChildOfAKilledDaemon(t *testing.T) {
 			if p.Pid() != h.Pid || !p.Owns(h.Pid) || p.ended() {
 				t.Errorf("got pid %d, ended %t, want %d alive", p.Pid(), p.ended(), h.Pid)
 			}
-			if again, err := p.Handle(); err != nil || again != h {
+			if again, err := p.Handle(context.Background()); err != nil || again != h {
 				t.Errorf("its handle: got %+v, %v, want %+v", again, err, h)
 			}
 			if err := p.Stop(within(t, 5*time.Second), nil); err != nil {
@@ -181,7 +182,7 @@ func TestLeave_leavesItRunning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := p.Handle()
+	h, err := p.Handle(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,9 +199,29 @@ func TestLeave_leavesItRunning(t *testing.T) {
 	_, _ = syscall.Wait4(h.Pid, nil, 0, nil) // here it is our child after all
 }
 
+// Who cannot wait for the hash of the executable gets a handle by which the process is
+// found all the same, and its next handle is whole.
+func TestHandle_beforeTheExecutableIsHashed(t *testing.T) {
+	h := left(t, "", "block", markFor(t))
+	whole := h.Executable
+	h.Executable = ""
+	p := adopted(t, h)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	p.learnt = make(chan struct{}) // not hashed yet
+	if early, err := p.Handle(ended); err != nil || early != h {
+		t.Errorf("got %+v, %v, want %+v", early, err, h)
+	}
+	p.Leave()
+	again, err := adopted(t, h).Handle(t.Context())
+	if err != nil || again.Executable != whole {
+		t.Errorf("of the adopted one: got %+v, %v, want the executable %s", again, err, whole)
+	}
+}
+
 func TestHandle_ofABoundChild(t *testing.T) {
 	p, _ := start(t, "block", nil)
-	if _, err := p.Handle(); !errors.Is(err, plugin.ErrInvalid) {
+	if _, err := p.Handle(context.Background()); !errors.Is(err, plugin.ErrInvalid) {
 		t.Errorf("got %v, want plugin.ErrInvalid", err)
 	}
 }

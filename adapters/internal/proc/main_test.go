@@ -70,7 +70,7 @@ func play(role string) {
 		if err != nil {
 			panic(err)
 		}
-		h, err := p.Handle()
+		h, err := p.Handle(context.Background())
 		if err != nil {
 			panic(err)
 		}
