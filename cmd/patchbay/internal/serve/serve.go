@@ -66,7 +66,7 @@ func Run(ctx context.Context, c *config.Config, version wire.Version) error {
 	}
 	log.Info("patchbay serves", "rest", listener.Addr(), "nats", d.bus.Addr(), "data", folder.Path, "node", folder.Node, "version", version.Version)
 	return layers.Layers{
-		d.bus.Run, d.store.Run, d.reporter.Run, d.reconciler.Run,
+		d.bus.Run, d.store.Run, d.logs.Run, d.reporter.Run, d.reconciler.Run,
 		func(ctx context.Context) error { return d.bus.Serve(ctx, d.registry) },
 		func(ctx context.Context) error { return control.Run(ctx, listener) },
 	}.Run(ctx, c.ShutdownTimeout)
@@ -105,7 +105,7 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer 
 	}
 	d.logs = logs.New(logs.Options{
 		Publish: d.metrics.CountLogs(d.bus.LogBatch), Last: d.bus.LastLog, History: d.history, Previous: d.bus.PreviousInstance,
-		Settings: d.logSettings, Log: log,
+		Settings: d.logSettings, AsideDir: filepath.Join(folder.Path, "aside"), Lost: d.metrics.LostLogs, Log: log,
 	})
 	d.reporter = reconcile.NewReporter(folder.Node, d.bus.Status, d.bus.Event, log)
 	d.reporter.Drop = d.bus.Forget
