@@ -98,6 +98,9 @@ type Query struct {
 	Since time.Time
 	// After is the ID of the line to begin after.
 	After string
+	// Gap, if not nil, is told when that is no longer kept, instead of ErrNotFound,
+	// and of the ID after which it goes on.
+	Gap func(after string)
 	// Follow goes on with what comes, until ctx ends.
 	Follow bool
 }

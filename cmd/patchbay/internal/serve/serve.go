@@ -128,6 +128,6 @@ func (d *daemon) logSettings(name string) logs.Settings {
 
 func (d *daemon) history(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error] {
 	return d.bus.LogHistory(ctx, bus.LogQuery{
-		Plugin: q.Plugin, Instance: q.Instance, Sources: q.Sources, Since: q.Since, After: q.After, Tail: q.Tail, Keep: q.Keep,
+		Plugin: q.Plugin, Instance: q.Instance, Sources: q.Sources, Since: q.Since, After: q.After, Tail: q.Tail, Keep: q.Keep, Gap: q.Gap,
 	})
 }
