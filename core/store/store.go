@@ -45,8 +45,8 @@ const (
 	checkTriesMax = 5
 )
 
-// Record is what is wanted of one plugin. Fields that a newer daemon wrote are
-// ignored.
+// Record is what is wanted of one plugin. Its own fields that a newer daemon wrote are
+// ignored; those of the manifest are a fault.
 type Record struct {
 	Manifest   plugin.Manifest `json:"manifest"`
 	Generation int64           `json:"generation"`
@@ -55,6 +55,10 @@ type Record struct {
 	Restart int64 `json:"restart,omitempty"`
 	// Revision is the bucket's, and the ETag. It is not stored in the record.
 	Revision uint64 `json:"-"`
+	// Fault is why this daemon does not accept what is stored: an older or a newer one
+	// wrote it, or somebody else. The manifest then may have no more than its name, and
+	// must not be written back.
+	Fault string `json:"-"`
 }
 
 // Name is the plugin's.
@@ -80,8 +84,9 @@ func At(revision uint64) Expect { return Expect{Revision: revision} }
 // Store is safe for concurrent use. Records are shared: do not change what their
 // manifests point to.
 type Store struct {
-	bus *bus.Bus
-	kv  jetstream.KeyValue
+	bus    *bus.Bus
+	kv     jetstream.KeyValue
+	checks func(manifest []byte) error
 
 	mu       sync.Mutex
 	records  map[string]*entry // replaced, never changed
@@ -95,15 +100,16 @@ type entry struct {
 	deleted bool
 }
 
-// Open opens the bucket, creates it when it is not there, and reads all records.
-func Open(ctx context.Context, b *bus.Bus) (*Store, error) {
+// Open opens the bucket, creates it when it is not there, and reads all records. check
+// says what is wrong with a manifest that was stored; nil: nothing ever is.
+func Open(ctx context.Context, b *bus.Bus, check func(manifest []byte) error) (*Store, error) {
 	kv, err := b.KeyValue(ctx, jetstream.KeyValueConfig{
 		Bucket: bucket, Description: "What users want of each plugin.", History: historyMax, Storage: jetstream.FileStorage,
 	})
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{bus: b, kv: kv, records: map[string]*entry{}, watchers: map[*watcher]struct{}{}}
+	s := &Store{bus: b, kv: kv, checks: check, records: map[string]*entry{}, watchers: map[*watcher]struct{}{}}
 	w, err := s.sync(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w: %w", plugin.ErrUnavailable, err)

@@ -57,7 +57,7 @@ type Found struct {
 
 // servesAs reports whether the instance is to go on for a wish.
 func (f *Found) servesAs(want *Want) bool {
-	return f.Fits && want.Desired == plugin.DesiredRunning && want.Manifest.Spec.Detached()
+	return f.Fits && want.Fault == "" && want.Desired == plugin.DesiredRunning && want.Manifest.Spec.Detached()
 }
 
 // Plugin is the name of its plugin.
@@ -162,7 +162,7 @@ const handleMax = time.Second
 // was told of: the next one finds it as a stray, removes it and launches anew.
 func (p *Plugin) keep(one *living, want *Want) {
 	s, ok := one.instance.(plugin.Survivor)
-	if !ok || !want.Manifest.Spec.Detached() || one.dir == "" {
+	if !ok || !want.Manifest.Spec.Detached() || one.dir == "" || want.Fault != "" { // it has its record
 		return
 	}
 	atOnce, end := context.WithCancel(context.Background())
