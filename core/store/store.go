@@ -9,6 +9,9 @@
 // itself decides: the cache follows it. Watch is level-triggered: it says that a
 // name changed, at least once after its last change, not how often.
 //
+// With an external server one daemon at a time has the lease on the bucket: two would
+// run every plugin twice.
+//
 // It owns the bucket and the cache, and no goroutine but those of Run and Watch.
 package store
 
@@ -87,6 +90,7 @@ type Store struct {
 	bus    *bus.Bus
 	kv     jetstream.KeyValue
 	checks func(manifest []byte) error
+	lease  *lease // nil: not needed
 
 	mu       sync.Mutex
 	records  map[string]*entry // replaced, never changed
@@ -100,16 +104,30 @@ type entry struct {
 	deleted bool
 }
 
-// Open opens the bucket, creates it when it is not there, and reads all records. check
-// says what is wrong with a manifest that was stored; nil: nothing ever is.
-func Open(ctx context.Context, b *bus.Bus, check func(manifest []byte) error) (*Store, error) {
+// Options are what a store is given.
+type Options struct {
+	// Check says what is wrong with a manifest that was stored; nil: nothing ever is.
+	Check func(manifest []byte) error
+	// Node and Folder, the data folder, which the caller has locked, are whose store it
+	// is; "" for one that runs nothing.
+	Node, Folder string
+}
+
+// Open opens the bucket, creates it when it is not there, takes the lease on it (see
+// lease.go) and reads all records. ErrConflict: another daemon has the lease.
+func Open(ctx context.Context, b *bus.Bus, o Options) (*Store, error) {
 	kv, err := b.KeyValue(ctx, jetstream.KeyValueConfig{
 		Bucket: bucket, Description: "What users want of each plugin.", History: historyMax, Storage: jetstream.FileStorage,
 	})
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{bus: b, kv: kv, checks: check, records: map[string]*entry{}, watchers: map[*watcher]struct{}{}}
+	s := &Store{bus: b, kv: kv, checks: o.Check, records: map[string]*entry{}, watchers: map[*watcher]struct{}{}}
+	if o.Folder != "" && !b.Embedded() {
+		if s.lease, err = s.takeLease(ctx, o.Node, o.Folder, leaseEvery, leaseMax); err != nil {
+			return nil, err
+		}
+	}
 	w, err := s.sync(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w: %w", plugin.ErrUnavailable, err)

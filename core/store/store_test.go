@@ -53,7 +53,7 @@ func openBus(t testing.TB, o bus.Options) *bus.Bus {
 // open opens a store and runs it until the test ends.
 func open(t testing.TB, b *bus.Bus) *Store {
 	t.Helper()
-	s, err := Open(context.Background(), b, nil)
+	s, err := Open(context.Background(), b, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestOpen_seesWhatWasPut(t *testing.T) {
 
 func TestSeen_knownRevisionIsNotDecodedAgain(t *testing.T) {
 	b := openBus(t, bus.Options{})
-	s, err := Open(t.Context(), b, nil)
+	s, err := Open(t.Context(), b, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,12 +221,12 @@ func TestOpen_newerFieldsAndRubbish(t *testing.T) {
 // other.
 func TestSeen_whatIsNotAccepted(t *testing.T) {
 	b := openBus(t, bus.Options{})
-	s, err := Open(t.Context(), b, func(manifest []byte) error {
+	s, err := Open(t.Context(), b, Options{Check: func(manifest []byte) error {
 		if strings.Contains(string(manifest), "quantum") {
 			return plugin.Faults{{Path: "spec.quantum", Detail: "is no field"}, {Path: "spec", Detail: strings.Repeat("x", 5000)}}
 		}
 		return nil
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestSeen_whatIsNotAccepted(t *testing.T) {
 		}
 	}
 	put(t, s, record("known", 1), Any())
-	again, err := Open(t.Context(), b, s.checks)
+	again, err := Open(t.Context(), b, Options{Check: s.checks})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +386,7 @@ func TestOpen_tenThousand(t *testing.T) {
 	began = time.Now()
 	b = openBus(t, bus.Options{Dir: dir})
 	opened := time.Since(began)
-	s, err := Open(t.Context(), b, nil)
+	s, err := Open(t.Context(), b, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

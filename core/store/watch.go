@@ -17,9 +17,25 @@ import (
 // change was missed; retryEvery, when the bus was down.
 const resyncEvery, retryEvery = 5 * time.Minute, 500 * time.Millisecond
 
-// Run keeps the cache by a watch until ctx ends. It reads everything again when
-// the bus is up again, and every five minutes.
+// Run keeps the cache by a watch, and the lease, until ctx ends. It reads everything
+// again when the bus is up again, and every five minutes. An error means that another
+// daemon has the lease.
 func (s *Store) Run(ctx context.Context) error {
+	if s.lease == nil {
+		s.watchAll(ctx)
+		return nil
+	}
+	ctx, end := context.WithCancel(ctx)
+	lost := make(chan error, 1)
+	go func() { // ends with ctx: waited for below
+		defer end()
+		lost <- s.lease.run(ctx)
+	}()
+	s.watchAll(ctx)
+	return <-lost
+}
+
+func (s *Store) watchAll(ctx context.Context) {
 	again := make(chan struct{}, 1)
 	forget := s.bus.OnReconnect(func() {
 		select {
@@ -38,7 +54,7 @@ func (s *Store) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(pause):
 		}
 	}

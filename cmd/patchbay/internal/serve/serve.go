@@ -99,7 +99,7 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer 
 	if err != nil {
 		return nil, err
 	}
-	if d.store, err = store.Open(ctx, d.bus, d.parser.CheckStored); err != nil {
+	if d.store, err = store.Open(ctx, d.bus, store.Options{Check: d.parser.CheckStored, Node: folder.Node, Folder: folder.Path}); err != nil {
 		d.bus.Close()
 		return nil, err
 	}
