@@ -83,6 +83,9 @@ func (f *follower) run(path string) {
 	f.log.hub.watcher.join()
 	defer f.log.hub.watcher.leave()
 	if !f.resume() {
+		f.log.mu.Lock()
+		f.stream.waits = true
+		f.log.mu.Unlock()
 		return
 	}
 	buf := make([]byte, readBytes)
