@@ -2,6 +2,7 @@ package goplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
@@ -52,7 +53,21 @@ func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, e
 	if ctx.Err() != nil {
 		return nil, startFailed("start", ctx.Err())
 	}
-	p, err := c.start(l)
+	for _, value := range c.Handshake.Values {
+		var i *instance
+		if i, err = c.try(ctx, l, value); err == nil {
+			return i, nil
+		}
+		if !errors.Is(err, errCookie) {
+			break
+		}
+	}
+	return nil, err
+}
+
+// try launches the plugin with one value of its cookie.
+func (c compiled) try(ctx context.Context, l plugin.Launch, value string) (*instance, error) {
+	p, err := c.start(l, value)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +134,8 @@ type process struct {
 	own    *identity // nil without TLS
 	// stdout and stderr are the names of its output files; empty once adopted.
 	stdout, stderr string
+	// begin is where its own part of stderr begins, after those that were refused.
+	begin int64
 	// connected: there was a connection before, of this daemon or an earlier one.
 	connected bool
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -21,11 +22,18 @@ const (
 	portMax = "25000"
 )
 
+// dirBytesMax is what a socket's path, 107 bytes, leaves for the folder: its name
+// there is plugin and ten digits.
+const dirBytesMax = 107 - len("/plugin1234567890")
+
 // start starts the process with the environment that go-plugin asks for.
-func (c compiled) start(l plugin.Launch) (*process, error) {
+func (c compiled) start(l plugin.Launch, cookie string) (*process, error) {
+	if len(l.Dir) > dirBytesMax {
+		return nil, fmt.Errorf("start: %w: the instance's folder %s is too long for a socket in it: %d bytes, at most %d", plugin.ErrUnavailable, l.Dir, len(l.Dir), dirBytesMax)
+	}
 	p := &process{compiled: c, launch: l}
 	env := map[string]string{
-		c.Handshake.Key:            c.Handshake.Value,
+		c.Handshake.Key:            cookie,
 		"PLUGIN_PROTOCOL_VERSIONS": joined(c.Handshake.Versions),
 		"PLUGIN_MIN_PORT":          portMin,
 		"PLUGIN_MAX_PORT":          portMax,
@@ -50,8 +58,11 @@ func (c compiled) start(l plugin.Launch) (*process, error) {
 	}
 	defer func() { _ = stderr.Close() }()
 	p.stdout, p.stderr = stdout.Name(), stderr.Name()
+	if p.begin, err = stderr.Seek(0, io.SeekEnd); err != nil {
+		return nil, startFailed("start: stderr", err)
+	}
 	spec := proc.Spec{
-		Path: c.path, Args: c.Command[1:], Env: environ(l, env), Dir: l.Dir,
+		Path: c.path, Args: c.Command[1:], Env: c.environ(l, env), Dir: l.Dir,
 		Stdout: stdout, Stderr: stderr, Digest: c.digest, Detached: l.Manifest.Spec.Detached(), Limits: l.Manifest.Spec.Limits,
 	}
 	p.Beside = proc.NewBeside(l.Manifest, spec)
@@ -67,8 +78,9 @@ func joined(versions []int) string {
 	return strings.Join(texts, ",")
 }
 
-// environ is proc's environment with the protocol's own variables on top.
-func environ(l plugin.Launch, own map[string]string) []string {
+// environ is proc's environment with the protocol's own variables on top, and the
+// preset's below.
+func (c compiled) environ(l plugin.Launch, own map[string]string) []string {
 	env := slices.DeleteFunc(proc.Environ(l), func(pair string) bool {
 		name, _, _ := strings.Cut(pair, "=")
 		_, ok := own[name]
@@ -76,6 +88,11 @@ func environ(l plugin.Launch, own map[string]string) []string {
 	})
 	for name, value := range own {
 		env = append(env, name+"="+value)
+	}
+	for name, value := range c.preset.env {
+		if _, given := l.Env[name]; !given {
+			env = append(env, name+"="+value)
+		}
 	}
 	sort.Strings(env)
 	return env
