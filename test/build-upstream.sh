@@ -14,5 +14,5 @@ for example in basic=basic/plugin bidirectional=bidirectional/plugin-go-grpc kv-
 	(cd test/upstream && "$go" build -o "$out/example-${example%=*}" "github.com/hashicorp/go-plugin/examples/${example#*=}")
 done
 for module in test/upstream/goplugin/real/*/; do
-	(cd "$module" && "$go" build -o "$out/" tool)
+	(cd "$module" && "$go" build -o "$out/$(basename "$module")" tool)
 done

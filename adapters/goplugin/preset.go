@@ -17,8 +17,7 @@ type preset struct {
 }
 
 // presets lists them, in the order of the enum in [Spec]. The values are those of
-// the sources named; test/upstream runs a real plugin by each, Reva's apart, of
-// which there is none to be fetched.
+// the sources named; test/upstream runs a real plugin by each.
 func presets() []preset {
 	return []preset{
 		{

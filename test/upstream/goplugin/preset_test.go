@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,7 +31,7 @@ func families() []family {
 		{"terraform", "terraform-provider-time", "grpc", "5", "mutual", "GetProviderSchema", "{}", `"time_static"`},
 		{"vault", "vault-plugin-secrets-kv", "grpc", "5", "mutual", "MultiplexingSupport", "{}", `{"supported":true}`},
 		{"tflint", "tflint-ruleset-terraform", "grpc", "11", "", "GetRuleNames", "{}", `"terraform_deprecated_index"`},
-		{"grafana", "grafana", "grpc", "2", "", "CheckHealth", `{"pluginContext": {}}`, `{"status":"OK","message":"thesourceisthere"}`},
+		{"grafana", "grafana-source", "grpc", "2", "", "CheckHealth", `{"pluginContext": {}}`, `{"status":"OK","message":"thesourceisthere"}`},
 		{"example-basic", "example-basic", "netrpc", "1", "", "Greet", "", `"Hello!"`},
 		{"example-bidirectional", "example-bidirectional", "grpc", "1", "", "", "", ""},
 		{"example-kv", "example-kv-grpc", "grpc", "1", "", "Put", put, "{}"},
@@ -189,6 +191,34 @@ func TestGrafana_streamsAndQueries(t *testing.T) {
 	got = call(t, i, "QueryData", `{"pluginContext": {}, "queries": [{"refId": "A", "json": "e30=", "timeRange": {"fromEpochMS": "0", "toEpochMS": "1"}}]}`)
 	if !strings.Contains(got, `"responses":{"A":{"frames":`) {
 		t.Errorf("query: got %.300s", got)
+	}
+}
+
+// revaUsers describes what is called here of Reva's user plugins.
+const revaUsers = `, "preset": "reva", "plugin": "userprovider", "describe": {
+	"methods": {
+		"Configure": {"args": "Configure", "reply": "Configured"},
+		"FindUsers": {"args": "Find", "reply": "Found"}},
+	"types": {
+		"Configure": {"fields": {"Ml": "map:string,any"}}, "Configured": {"fields": {"Err": "error"}},
+		"Find": {"fields": {"Query": "string"}}, "Found": {"fields": {"User": "[]User", "Err": "error"}},
+		"User": {"fields": {"Username": "string", "DisplayName": "string"}}}}`
+
+// TestReva: the user plugin that came with Reva 1.18, with the first of the two
+// cookies that Reva has had.
+func TestReva(t *testing.T) {
+	i, _, err := startOf(t, launchFile(t, "reva-json", revaUsers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts(t, i, "netrpc", "1")
+	users := filepath.Join(t.TempDir(), "users.json")
+	if err := os.WriteFile(users, []byte(`[{"username": "einstein", "display_name": "Albert", "id": {"opaque_id": "1"}}, {"username": "marie", "id": {"opaque_id": "2"}}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	call(t, i, "Configure", fmt.Sprintf(`{"Ml": {"users": %q}}`, users))
+	if got := call(t, i, "FindUsers", `{"Query": "ein"}`); !strings.Contains(got, `"Username":"einstein"`) || strings.Contains(got, "marie") {
+		t.Errorf("find: got %s", got)
 	}
 }
 

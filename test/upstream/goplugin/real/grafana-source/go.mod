@@ -1,4 +1,4 @@
-module github.com/patchbay-dev/patchbay/test/upstream/goplugin/real/grafana
+module github.com/patchbay-dev/patchbay/test/upstream/goplugin/real/grafana-source
 
 go 1.26.8
 
@@ -75,4 +75,4 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-tool github.com/patchbay-dev/patchbay/test/upstream/goplugin/real/grafana
+tool github.com/patchbay-dev/patchbay/test/upstream/goplugin/real/grafana-source

@@ -1,4 +1,4 @@
-module github.com/patchbay-dev/patchbay/test/upstream/goplugin/real/vault
+module github.com/patchbay-dev/patchbay/test/upstream/goplugin/real/vault-plugin-secrets-kv
 
 go 1.26.8
 

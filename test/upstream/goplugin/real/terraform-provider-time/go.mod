@@ -1,4 +1,4 @@
-module github.com/patchbay-dev/patchbay/test/upstream/goplugin/real/terraform
+module github.com/patchbay-dev/patchbay/test/upstream/goplugin/real/terraform-provider-time
 
 go 1.26.8
 

@@ -1,4 +1,4 @@
-module github.com/patchbay-dev/patchbay/test/upstream/goplugin/real/tflint
+module github.com/patchbay-dev/patchbay/test/upstream/goplugin/real/tflint-ruleset-terraform
 
 go 1.26.8
 
