@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -132,10 +133,11 @@ type process struct {
 	compiled
 	launch plugin.Launch
 	own    *identity // nil without TLS
-	// stdout and stderr are the names of its output files; empty once adopted.
-	stdout, stderr string
-	// begin is where its own part of stderr begins, after those that were refused.
-	begin int64
+	// stdout and stderr are its own part of the output files, behind that of earlier
+	// attempts; empty once adopted.
+	stdout, stderr proc.Tail
 	// connected: there was a connection before, of this daemon or an earlier one.
 	connected bool
+	// serves: it is an instance.
+	serves atomic.Bool
 }

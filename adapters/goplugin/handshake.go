@@ -181,7 +181,7 @@ func (p *process) cookieFrom() string {
 
 // lastWords quotes the end of stderr for an error, without secrets.
 func (p *process) lastWords() string {
-	f, err := os.Open(p.stderr)
+	f, err := os.Open(p.stderr.Path)
 	if err != nil {
 		return ""
 	}
@@ -190,7 +190,7 @@ func (p *process) lastWords() string {
 	if err != nil {
 		return ""
 	}
-	if _, err := f.Seek(max(p.begin, size-lastWordsMax), io.SeekStart); err != nil {
+	if _, err := f.Seek(max(p.stderr.From, size-lastWordsMax), io.SeekStart); err != nil {
 		return ""
 	}
 	text, _ := io.ReadAll(io.LimitReader(f, lastWordsMax))

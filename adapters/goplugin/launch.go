@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -57,9 +58,11 @@ func (c compiled) start(l plugin.Launch, cookie string) (*process, error) {
 		return nil, startFailed("start: stderr", err)
 	}
 	defer func() { _ = stderr.Close() }()
-	p.stdout, p.stderr = stdout.Name(), stderr.Name()
-	if p.begin, err = stderr.Seek(0, io.SeekEnd); err != nil {
-		return nil, startFailed("start: stderr", err)
+	if p.stdout, err = endOf(stdout); err == nil {
+		p.stderr, err = endOf(stderr)
+	}
+	if err != nil {
+		return nil, startFailed("start: output", err)
 	}
 	spec := proc.Spec{
 		Path: c.path, Args: c.Command[1:], Env: c.environ(l, env), Dir: l.Dir,
@@ -68,6 +71,12 @@ func (c compiled) start(l plugin.Launch, cookie string) (*process, error) {
 	p.Beside = proc.NewBeside(l.Manifest, spec)
 	p.Process, err = proc.Start(spec)
 	return p, err
+}
+
+// endOf is where the next process's output will begin.
+func endOf(f *os.File) (proc.Tail, error) {
+	end, err := f.Seek(0, io.SeekEnd)
+	return proc.Tail{Path: f.Name(), From: end}, err
 }
 
 func joined(versions []int) string {
@@ -129,6 +138,7 @@ func (p *process) join(ctx context.Context, g greeting) (*instance, error) {
 	if err != nil {
 		return nil, p.orDied(err)
 	}
+	p.serves.Store(true)
 	return newInstance(p, g, to), nil
 }
 
@@ -153,6 +163,9 @@ type dialer struct {
 func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	var to net.Dialer
 	conn, err := to.DialContext(ctx, d.network, d.address)
+	if errors.Is(err, fs.ErrNotExist) && d.serves.Load() {
+		d.unreachable()
+	}
 	if err != nil {
 		return nil, startFailed("dial", err)
 	}
@@ -166,6 +179,16 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 		return nil, fmt.Errorf("dial %s: %w: the socket belongs to process %d, which is not the plugin", d.address, plugin.ErrInvalid, pid)
 	}
 	return conn, nil
+}
+
+// unreachable ends an instance whose socket somebody has removed, as cleaners of
+// /tmp do, once its connection broke: a server never makes it again.
+func (d *dialer) unreachable() {
+	if d.Left() {
+		return
+	}
+	_, _ = fmt.Fprintf(d.launch.Output.Writer(plugin.PluginLog), "%s is gone and the connection broke: nobody can reach it, so the plugin is killed\n", d.address)
+	d.Kill()
 }
 
 func isContext(err error) bool {
