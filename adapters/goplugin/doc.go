@@ -19,6 +19,9 @@
 //   - gRPC: server reflection once, then dynamic messages; the plugin's output
 //     by its GRPCStdio service.
 //
+// What a family of plugins has in common is a preset of a manifest. What goes wrong
+// with go-plugin's own client, and must not here, is the table of TestFailures.
+//
 // # Adoption
 //
 // A service is started detached. Its handle is the process, the handshake's content

@@ -92,7 +92,7 @@ func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{Process: child, launch: l, Beside: proc.NewBeside(l.Manifest, proc.Spec{Env: proc.Environ(l), Dir: l.Dir})}
+	p := &process{Process: child, launch: l}
 	i, err := p.resume(ctx, h)
 	if err != nil {
 		p.kill()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -87,9 +88,18 @@ func joined(versions []int) string {
 	return strings.Join(texts, ",")
 }
 
-// environ is proc's environment with the protocol's own variables on top, and the
-// preset's below.
+// environ is the whole environment: what spec.env says over what is inherited, that
+// over the preset's, and the protocol's own variables on top.
 func (c compiled) environ(l plugin.Launch, own map[string]string) []string {
+	all := map[string]string{}
+	maps.Copy(all, c.preset.env)
+	for _, name := range c.Inherit {
+		if value, ok := os.LookupEnv(name); ok {
+			all[name] = value
+		}
+	}
+	maps.Copy(all, l.Env)
+	l.Env = all
 	env := slices.DeleteFunc(proc.Environ(l), func(pair string) bool {
 		name, _, _ := strings.Cut(pair, "=")
 		_, ok := own[name]
@@ -97,11 +107,6 @@ func (c compiled) environ(l plugin.Launch, own map[string]string) []string {
 	})
 	for name, value := range own {
 		env = append(env, name+"="+value)
-	}
-	for name, value := range c.preset.env {
-		if _, given := l.Env[name]; !given {
-			env = append(env, name+"="+value)
-		}
 	}
 	sort.Strings(env)
 	return env

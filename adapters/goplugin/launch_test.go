@@ -155,6 +155,8 @@ func TestCheck_faults(t *testing.T) {
 		{"no such file", func(s *goplugin.Spec) { s.Command[0] = "/nonexistent" }, "spec.goplugin.command[0]: /nonexistent does not exist"},
 		{"relative", func(s *goplugin.Spec) { s.Command[0] = "bin/x" }, "metadata.source is missing"},
 		{"cookie", func(s *goplugin.Spec) { s.Handshake.Key = "A=B" }, "spec.goplugin.handshake.key"},
+		{"inherited name", func(s *goplugin.Spec) { s.Inherit = []string{"A", "B=C"} }, "spec.goplugin.inherit[1]"},
+		{"inherited setting", func(s *goplugin.Spec) { s.Inherit = []string{"PATCHBAY_TOKEN"} }, "is not passed on"},
 		{"version", func(s *goplugin.Spec) { s.Handshake.Versions = []int{-1} }, "spec.goplugin.handshake.versions: -1"},
 		{"type", func(s *goplugin.Spec) { s.Describe.Types["Text"].Fields["Text"] = "strin" }, `spec.goplugin.describe.types.Text.fields.Text: "strin" is not a type`},
 		{"method type", func(s *goplugin.Spec) { s.Describe.Methods["Echo"] = goplugin.Method{Args: "Nope", Reply: "Text"} }, `spec.goplugin.describe.methods.Echo.args: "Nope" is not a type`},
@@ -193,9 +195,12 @@ func TestLaunch_triesEachCookie(t *testing.T) {
 // manifest gives it, and nothing else of the daemon's environment.
 func TestLaunch_environment(t *testing.T) {
 	t.Setenv("DAEMON_TOKEN", "hunter2")
+	t.Setenv("HTTPS_PROXY", "http://proxy:3128")
+	t.Setenv("GIVEN", "no")
 	m := manifest(t, goplugin.Spec{
 		Command:   []string{script(t, `env >&2; exit 3`)},
 		Handshake: goplugin.Handshake{Key: "COOKIE", Value: "biscuit", Versions: []int{4, 5}}, TLS: "auto",
+		Inherit: []string{"HTTPS_PROXY", "GIVEN", "NOT_SET"},
 	})
 	m.Spec.Env = map[string]plugin.EnvValue{"GIVEN": {Value: "yes"}, "PLUGIN_UNIX_SOCKET_DIR": {Value: "/elsewhere"}}
 	l := conformance.NewLaunch(t, m)
@@ -211,11 +216,14 @@ func TestLaunch_environment(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"COOKIE": "biscuit", "PLUGIN_PROTOCOL_VERSIONS": "4,5", "PLUGIN_UNIX_SOCKET_DIR": l.Dir, "TMPDIR": l.Dir,
-		"PLUGIN_CLIENT_CERT": "-----BEGIN CERTIFICATE-----", "GIVEN": "yes", "DAEMON_TOKEN": "",
+		"PLUGIN_CLIENT_CERT": "-----BEGIN CERTIFICATE-----", "GIVEN": "yes", "DAEMON_TOKEN": "", "HTTPS_PROXY": "http://proxy:3128",
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %q, want %q", name, got[name], want)
 		}
+	}
+	if _, ok := got["NOT_SET"]; ok {
+		t.Error("a variable that the daemon lacks was made up")
 	}
 }
 

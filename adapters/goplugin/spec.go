@@ -21,10 +21,12 @@ type Spec struct {
 	// Preset's words are the names of presets.
 	Preset    string    `json:"preset,omitempty" enum:"terraform,vault,tflint,grafana,example-basic,example-bidirectional,example-kv,example-negotiated,example-streaming,reva" doc:"Fills in what the plugins of one family have in common, so that command is all that is needed; fields given beside it win. The examples are go-plugin's own; reva needs plugin and describe."`
 	Handshake Handshake `json:"handshake,omitzero" doc:"What the plugin asks for before it serves: its HandshakeConfig. Required without a preset."`
-	Transport string    `json:"transport,omitempty" enum:"auto,netrpc,grpc" doc:"auto (default) takes what the plugin announces; netrpc or grpc refuses the other."`
-	TLS       string    `json:"tls,omitempty" enum:"off,auto" doc:"off (default): the private socket is the protection. auto: mutual TLS with one-time certificates (AutoMTLS)."`
-	Plugin    string    `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
-	Describe  Describe  `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
+	// Inherit is the only way from the daemon's environment to the plugin's.
+	Inherit   []string `json:"inherit,omitempty" doc:"Names of variables that the plugin is given as the daemon has them, such as HTTPS_PROXY; one that the daemon lacks is left out, and spec.env wins. Nothing else of its environment is passed on."`
+	Transport string   `json:"transport,omitempty" enum:"auto,netrpc,grpc" doc:"auto (default) takes what the plugin announces; netrpc or grpc refuses the other."`
+	TLS       string   `json:"tls,omitempty" enum:"off,auto" doc:"off (default): the private socket is the protection. auto: mutual TLS with one-time certificates (AutoMTLS)."`
+	Plugin    string   `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
+	Describe  Describe `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
 	// Metadata's "*" is for all operations.
 	Metadata map[string]map[string]string `json:"metadata,omitempty" doc:"gRPC: metadata sent with each call of an operation; under \"*\", with every call."`
 }
@@ -70,6 +72,8 @@ const (
 	methodsMax = 1000
 	// versionMax is well above any protocol version in use.
 	versionMax = 1 << 16
+	// inheritMax is more than any plugin's documentation asks for.
+	inheritMax = 100
 	// valuesMax bounds the starts of one launch; Reva, with two, has the most.
 	valuesMax = 8
 )
@@ -119,6 +123,7 @@ func interpret(m plugin.Manifest) (compiled, plugin.Faults, error) {
 	c.preset = presetOf(c.Preset)
 	c.Spec = c.preset.under(c.Spec)
 	c.checkHandshake(&faults)
+	c.checkInherit(&faults)
 	c.checkTransport(&faults)
 	c.describe(&faults)
 	c.orDefaults()
@@ -202,6 +207,23 @@ func (c *compiled) checkValues(faults *plugin.Faults) {
 	}
 	if h.Value != "" {
 		h.Values = []string{h.Value}
+	}
+}
+
+// checkInherit keeps the daemon's own settings from a plugin, among which is where
+// its tokens are, and the protocol's variables from the manifest.
+func (c *compiled) checkInherit(faults *plugin.Faults) {
+	for i, name := range c.Inherit {
+		at := fmt.Sprintf("spec.goplugin.inherit[%d]", i)
+		switch {
+		case i == inheritMax:
+			faults.Add("spec.goplugin.inherit", "has %d names; at most %d", len(c.Inherit), inheritMax)
+			return
+		case !variablePattern.MatchString(name):
+			faults.Add(at, "%q cannot be a variable's name: use letters, digits and _", cut(name))
+		case strings.HasPrefix(name, "PATCHBAY_"), strings.HasPrefix(name, "PLUGIN_"):
+			faults.Add(at, "%s is not passed on: PATCHBAY_ is the daemon's own, PLUGIN_ the protocol's", name)
+		}
 	}
 }
 
