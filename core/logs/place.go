@@ -17,6 +17,9 @@ const (
 	// after it has acknowledged them, and a daemon that is killed meanwhile loses
 	// them, so that the next one must find them in the file.
 	settleAfter = 2 * time.Second
+	// lateMax is how much longer it may take before the time does not count: the
+	// process was stopped meanwhile, and the server in it.
+	lateMax = time.Second
 	// settleBytesMax bounds what waits to be freed: of a flood a second's worth has
 	// to do, or some gigabytes would lie on the disk.
 	settleBytesMax = 128 << 20
@@ -37,7 +40,8 @@ type place struct {
 // keeper remembers what has been acknowledged until it can be relied on. It is
 // guarded by log.mu.
 type keeper struct {
-	settling place // acknowledged when timer was set; zero: none
+	settling place     // acknowledged when timer was set; zero: none
+	since    time.Time // when that was
 	latest   place
 	timer    *time.Timer
 	file     *os.File // holds the last place that settled
@@ -56,7 +60,7 @@ func (f *follower) acknowledged(p place) {
 	default:
 		k.timer.Reset(settleAfter)
 	}
-	k.settling = p
+	k.settling, k.since = p, time.Now()
 }
 
 // settle frees what was acknowledged long enough ago.
@@ -67,13 +71,16 @@ func (f *follower) settle() {
 		return // the rest is Close's
 	}
 	k := &f.keeper
-	f.keep(k.settling, k.settling.sequence)
-	f.free(k.settling.upto)
-	if k.settling == k.latest {
-		k.settling = place{}
-		return
+	if time.Since(k.since) <= settleAfter+lateMax {
+		f.keep(k.settling, k.settling.sequence)
+		f.free(k.settling.upto)
+		if k.settling == k.latest {
+			k.settling = place{}
+			return
+		}
+		k.settling = k.latest
 	}
-	k.settling = k.latest
+	k.since = time.Now()
 	k.timer.Reset(settleAfter)
 }
 

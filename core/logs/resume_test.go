@@ -313,6 +313,40 @@ func TestFile_isNotFreedAtOnce(t *testing.T) {
 	log.Close()
 }
 
+// TestSettle_notWhenTheProcessWasStopped: what passed meanwhile did not pass for the
+// server that has to write.
+func TestSettle_notWhenTheProcessWasStopped(t *testing.T) {
+	hub, bus := newFake()
+	dir := t.TempDir()
+	log := hub.Open("p", "p-1", dir, 0)
+	c := newChild(t, log)
+	c.print(10)
+	await(t, bus, 10)
+	f := log.streams[plugin.Stdout].file
+	stopped := func() bool {
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		f.keeper.since = f.keeper.since.Add(-time.Minute)
+		return f.keeper.settling != place{}
+	}
+	for !stopped() { // until the answer has arrived
+		runtime.Gosched()
+	}
+	f.settle()
+	if at, _ := readPlace(dir, plugin.Stdout); at.sequence != 0 {
+		t.Errorf("settled at line %d", at.sequence)
+	}
+	for end := time.Now().Add(time.Minute); ; runtime.Gosched() {
+		if at, _ := readPlace(dir, plugin.Stdout); at.sequence == 10 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("not settled after a minute")
+		}
+	}
+	log.Close()
+}
+
 func TestWriter_resumesBehindTheLastStoredLine(t *testing.T) {
 	hub, bus := newFake()
 	log := hub.Open("p", "p-1", "", 0)

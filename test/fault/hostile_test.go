@@ -97,6 +97,7 @@ func hostiles(t *testing.T) []hostile {
 			stopsInTime(t, d)
 		}},
 		{name: "floods its output", manifest: faulty("flood", ""), story: floods},
+		{name: "floods its output without pause", manifest: faulty("torrent", ""), story: floods},
 		{name: "never reads", manifest: faulty("mute", ""), story: answersBadly(big), torment: call},
 		{name: "answers garbage", manifest: faulty("garbage", ""), story: answersBadly(`{}`), torment: call},
 		{name: "answers without end", manifest: faulty("endless", ""), story: answersBadly(`{}`), torment: call},
