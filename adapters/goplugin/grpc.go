@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 	"sync"
@@ -26,6 +25,9 @@ const (
 	// windowBytes is how much may be under way without an acknowledgement. Its
 	// being fixed also turns off grpc's probing for it, which pings per message.
 	windowBytes = 1 << 20
+	// headersBytesMax bounds what a plugin says beside an answer, its status's details
+	// among it; grpc takes 16 MiB.
+	headersBytesMax = 1 << 20
 	// healthService is the name under which every go-plugin reports its health.
 	healthService = "plugin"
 
@@ -92,6 +94,7 @@ func (g *grpcLink) client() (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(security),
 		grpc.WithAuthority(peerName),
 		grpc.WithInitialWindowSize(windowBytes), grpc.WithInitialConnWindowSize(windowBytes),
+		grpc.WithMaxHeaderListSize(headersBytesMax),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(g.payload), grpc.MaxCallSendMsgSize(g.payload)),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithNoProxy(), grpc.WithIdleTimeout(0))
 	if err != nil {
@@ -115,25 +118,36 @@ func (g *grpcLink) invoke(ctx context.Context, in plugin.Invocation, send func([
 	if m == nil {
 		return fmt.Errorf("%q: %w: %s", cut(in.Operation), plugin.ErrNotFound, g.known.hint(in.Operation))
 	}
-	if m.clientStreams {
-		return fmt.Errorf("%s: %w: it takes a stream of messages; unary and server-streaming methods can be invoked", m.full, plugin.ErrInvalid)
+	ctx, err := g.withMetadata(ctx, m, in.Metadata)
+	switch {
+	case err != nil:
+		return err
+	case m.clientStreams || m.serverStreams:
+		return g.converse(ctx, m, in, send)
 	}
 	wire, err := g.wire(m, in.Data)
 	if err != nil {
 		return fmt.Errorf("%s: %w: argument: %w", m.full, plugin.ErrInvalid, err)
 	}
-	ctx, err = withMetadata(ctx, m, in.Metadata)
-	if err != nil {
-		return err
-	}
-	if m.serverStreams {
-		return g.stream(ctx, m, wire, send)
-	}
 	got := &answer{transcoder: g.transcoder, method: m}
-	if err := g.conn.Invoke(ctx, m.path, &request{wire}, got, withCodec); err != nil {
+	if in.Told != nil {
+		err = g.invokeTelling(ctx, m.path, &request{wire}, got, in.Told)
+	} else {
+		err = g.conn.Invoke(ctx, m.path, &request{wire}, got, withCodec)
+	}
+	if err != nil {
 		return g.failed(ctx, m.full, err)
 	}
 	return got.hand(send)
+}
+
+// invokeTelling is Invoke, and tells the call's headers and trailers.
+func (g *grpcLink) invokeTelling(ctx context.Context, path string, argument *request, got *answer, tell func(map[string]string)) error {
+	var header, trailer metadata.MD
+	err := g.conn.Invoke(ctx, path, argument, got, withCodec, grpc.Header(&header), grpc.Trailer(&trailer))
+	tell(flat(header))
+	tell(flat(trailer))
+	return err
 }
 
 // hand gives the answer to send.
@@ -144,32 +158,9 @@ func (a *answer) hand(send func([]byte) error) error {
 	return send(a.text)
 }
 
-// stream makes a call whose answer comes in parts. The cancel at its end frees the
-// call when send has had enough.
-func (g *grpcLink) stream(ctx context.Context, m *grpcMethod, argument []byte, send func([]byte) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	s, err := g.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, m.path, withCodec)
-	if err != nil {
-		return g.failed(ctx, m.full, err)
-	}
-	if err := s.SendMsg(&request{argument}); err != nil && err != io.EOF { // io.EOF: RecvMsg says why
-		return g.failed(ctx, m.full, err)
-	}
-	if err := s.CloseSend(); err != nil {
-		return g.failed(ctx, m.full, err)
-	}
-	for {
-		part := &answer{transcoder: g.transcoder, method: m}
-		if err := s.RecvMsg(part); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return g.failed(ctx, m.full, err)
-		}
-		if err := part.hand(send); err != nil {
-			return err
-		}
-	}
+func (g *grpcLink) takesParts(operation string) bool {
+	m := g.known.methods[operation]
+	return m != nil && m.clientStreams
 }
 
 func (g *grpcLink) streams(operation string) bool {
@@ -255,31 +246,4 @@ func (g *grpcLink) close() {
 		_ = first.Close()
 	default:
 	}
-}
-
-// withMetadata adds the manifest's metadata and the caller's to the call.
-func withMetadata(ctx context.Context, m *grpcMethod, given map[string]string) (context.Context, error) {
-	if len(m.metadata) == 0 && len(given) == 0 {
-		return ctx, nil
-	}
-	md := make(metadata.MD, len(m.metadata)+len(given))
-	for key, value := range given {
-		if !metadataPattern.MatchString(key) || !printable(value) {
-			return nil, fmt.Errorf("%s: %w: metadata %q: use a-z, 0-9, hyphen, dot and _ for keys and printable ASCII for values", m.full, plugin.ErrInvalid, cut(key))
-		}
-		md.Set(key, value)
-	}
-	for key, value := range m.metadata { // the manifest's wins
-		md.Set(key, value)
-	}
-	return metadata.NewOutgoingContext(ctx, md), nil
-}
-
-func printable(s string) bool {
-	for i := range len(s) {
-		if s[i] < 0x20 || s[i] > 0x7e {
-			return false
-		}
-	}
-	return true
 }

@@ -2,7 +2,9 @@ package supervise
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -26,6 +28,11 @@ func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (result plugi
 		defer func() { end(err) }()
 	}
 	defer p.survive("invoke", &err)
+	if in.Parts != nil {
+		if in, err = one.argument(ctx, in); err != nil {
+			return plugin.Result{}, err
+		}
+	}
 	if one.job != nil {
 		return p.run(ctx, one.job, in)
 	}
@@ -46,6 +53,11 @@ func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send fu
 		defer func() { end(err) }()
 	}
 	defer p.survive("invoke", &err)
+	if in.Parts != nil {
+		if in, err = one.argument(ctx, in); err != nil {
+			return err
+		}
+	}
 	if s, ok := one.instance.(plugin.StreamInvoker); ok {
 		return s.InvokeStream(ctx, in, send)
 	}
@@ -59,6 +71,28 @@ func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send fu
 		return err
 	}
 	return send(result.Data)
+}
+
+// argument leaves an argument in parts to an operation that takes it, and makes a
+// whole of it for any other: the one part.
+func (one *living) argument(ctx context.Context, in plugin.Invocation) (plugin.Invocation, error) {
+	if t, ok := one.instance.(plugin.PartsTaker); ok && t.TakesParts(in.Operation) {
+		return in, nil
+	}
+	next := in.Parts
+	in.Parts = nil
+	for count := 0; ; count++ {
+		part, err := next(ctx)
+		switch {
+		case errors.Is(err, io.EOF):
+			return in, nil
+		case err != nil:
+			return in, fmt.Errorf("argument: %w", err)
+		case count > 0:
+			return in, fmt.Errorf("argument: %w: it has several parts, and the operation takes one", plugin.ErrInvalid)
+		}
+		in.Data = part
+	}
 }
 
 // Describe lists the operations of the plugin.
