@@ -12,6 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/patchbay-dev/patchbay/adapters/goplugin"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 	"github.com/patchbay-dev/patchbay/test/conformance"
@@ -306,5 +310,56 @@ func TestDeadline_travels(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStatus_classes: what each code of a plugin becomes. Its own no keeps its code;
+// what says nothing of the plugin's opinion has a class.
+func TestStatus_classes(t *testing.T) {
+	i := startedGRPC(t)
+	for code, class := range map[codes.Code]error{
+		codes.Canceled: plugin.ErrUnavailable, codes.Unavailable: plugin.ErrUnavailable, codes.Unimplemented: plugin.ErrNotFound,
+		codes.Unknown: nil, codes.InvalidArgument: nil, codes.DeadlineExceeded: nil, codes.NotFound: nil, codes.AlreadyExists: nil,
+		codes.PermissionDenied: nil, codes.ResourceExhausted: nil, codes.FailedPrecondition: nil, codes.Aborted: nil,
+		codes.OutOfRange: nil, codes.Internal: nil, codes.DataLoss: nil, codes.Unauthenticated: nil,
+	} {
+		_, err := invoke(t, i, "Fail", fmt.Sprintf(`{"code": %d, "message": "why"}`, code))
+		no, refused := errors.AsType[*plugin.Refusal](err)
+		switch {
+		case !strings.Contains(fmt.Sprint(err), "why"):
+			t.Errorf("%s: got %v, which lost the message", code, err)
+		case class != nil && !errors.Is(err, class):
+			t.Errorf("%s: got %v, want %v", code, err, class)
+		case class == nil && (!refused || no.Code != code.String()):
+			t.Errorf("%s: got %v, want the plugin's own no", code, err)
+		}
+	}
+}
+
+func TestStatus_details(t *testing.T) {
+	i := startedGRPC(t)
+	usual, err := proto.Marshal(&errdetails.ErrorInfo{Reason: "TIRED", Domain: "example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		kind   string
+		detail []byte
+		want   string
+	}{
+		{"type.googleapis.com/patchbay.tiny.v1.Number", []byte{8, 7}, `[{"@type":"type.googleapis.com/patchbay.tiny.v1.Number","n":7}]`},
+		{"type.googleapis.com/google.rpc.ErrorInfo", usual, `[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"TIRED","domain":"example.com"}]`},
+		{"example.com/own.Unknown", []byte{1, 2, 3}, `[{"@type":"example.com/own.Unknown","value":"AQID"}]`},
+		{"type.googleapis.com/patchbay.tiny.v1.Number", []byte{255}, `[{"@type":"type.googleapis.com/patchbay.tiny.v1.Number","value":"/w=="}]`},
+	} {
+		argument, err := json.Marshal(map[string]any{"code": codes.FailedPrecondition, "detailType": tt.kind, "detail": tt.detail})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = invoke(t, i, "Fail", string(argument))
+		no, ok := errors.AsType[*plugin.Refusal](err)
+		if !ok || strings.ReplaceAll(string(no.Details), " ", "") != tt.want {
+			t.Errorf("%s: got %v %s, want %s", tt.kind, err, no.Details, tt.want)
+		}
 	}
 }

@@ -2,12 +2,9 @@ package goplugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -169,51 +166,6 @@ func (g *grpcLink) streams(operation string) bool {
 }
 
 func (g *grpcLink) operations() []plugin.Operation { return g.known.operations() }
-
-// failed sorts a status: what grpc itself says, the end of our time, a broken
-// line, or the plugin's own no.
-func (g *grpcLink) failed(ctx context.Context, operation string, err error) error {
-	s := status.Convert(err)
-	switch code := s.Code(); {
-	case code == codes.DeadlineExceeded && isOver(ctx):
-		return fmt.Errorf("%s: %w: %s", operation, plugin.ErrDeadline, s.Message())
-	case ctx.Err() != nil || code == codes.Unavailable || code == codes.Canceled:
-		return broken(ctx, operation, errors.New(s.Message()))
-	case code == codes.Unimplemented:
-		return fmt.Errorf("%s: %w: %s", operation, plugin.ErrNotFound, s.Message())
-	case code == codes.ResourceExhausted && strings.Contains(s.Message(), overLimit):
-		return fmt.Errorf("%s: %w: over spec.limits.payload or the plugin's own limit: %s", operation, plugin.ErrInvalid, s.Message())
-	}
-	no := &plugin.Refusal{Code: s.Code().String(), Message: s.Message()}
-	if details := s.Proto().GetDetails(); len(details) > 0 {
-		no.Details = g.details(s)
-	}
-	return no
-}
-
-// isOver reports that the deadline has passed, which the plugin may notice
-// before the timer of ctx does.
-func isOver(ctx context.Context) bool {
-	end, ok := ctx.Deadline()
-	return ok && !time.Now().Before(end)
-}
-
-// details writes a status's details as a JSON array; one of a type that the
-// plugin does not describe is left as its name.
-func (g *grpcLink) details(s *status.Status) plugin.RawJSON {
-	list := []byte{'['}
-	for i, detail := range s.Proto().GetDetails() {
-		if i > 0 {
-			list = append(list, ',')
-		}
-		data, err := g.out.Marshal(detail)
-		if err != nil {
-			data = fmt.Appendf(nil, `{"@type":%q}`, detail.GetTypeUrl())
-		}
-		list = append(list, data...)
-	}
-	return append(list, ']')
-}
 
 func (g *grpcLink) probe(ctx context.Context) error {
 	answer, err := healthpb.NewHealthClient(g.conn).Check(ctx, &healthpb.HealthCheckRequest{Service: healthService})
