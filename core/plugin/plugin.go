@@ -107,8 +107,8 @@ type Invocation struct {
 	// Parts, when set, gives the argument in parts, and Data is empty: the next
 	// part, io.EOF behind the last, or why there is none. Only one goroutine calls it
 	// at a time, and none once the invocation has returned; it returns when ctx ends.
-	// What it is not taken from waits at the caller: nothing is stored. Only an
-	// instance that says so ([PartsTaker]) is given it.
+	// What is not taken waits at the caller: nothing is stored. Only an instance that
+	// says so ([PartsTaker]) is given it.
 	Parts func(ctx context.Context) ([]byte, error) `json:"-"`
 	// Told, when set, takes what the plugin says beside its answer, with lower-case
 	// keys: at most twice, before the answer's first part and behind its last. It
@@ -292,7 +292,8 @@ type StreamInvoker interface {
 }
 
 // PartsTaker is implemented by an Instance some of whose operations take their
-// argument in parts. To all others the core gives Data, made of the one part there is.
+// argument in parts. To its other ones the core gives the one part there is as Data, and
+// to other instances all parts, a line each.
 type PartsTaker interface {
 	// TakesParts reports such an operation. Its invocation has Parts, or has Data when
 	// the caller gave the whole argument at once.

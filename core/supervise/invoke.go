@@ -29,7 +29,7 @@ func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (result plugi
 	}
 	defer p.survive("invoke", &err)
 	if in.Parts != nil {
-		if in, err = one.argument(ctx, in); err != nil {
+		if in, err = p.argument(ctx, one, in); err != nil {
 			return plugin.Result{}, err
 		}
 	}
@@ -54,7 +54,7 @@ func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send fu
 	}
 	defer p.survive("invoke", &err)
 	if in.Parts != nil {
-		if in, err = one.argument(ctx, in); err != nil {
+		if in, err = p.argument(ctx, one, in); err != nil {
 			return err
 		}
 	}
@@ -73,13 +73,18 @@ func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send fu
 	return send(result.Data)
 }
 
-// argument leaves an argument in parts to an operation that takes it, and makes a
-// whole of it for any other: the one part.
-func (one *living) argument(ctx context.Context, in plugin.Invocation) (plugin.Invocation, error) {
-	if t, ok := one.instance.(plugin.PartsTaker); ok && t.TakesParts(in.Operation) {
-		return in, nil
+// argument leaves an argument in parts to an operation that takes it. For any other it
+// makes a whole of it: the one part, if the plugin's operations tell parts apart, else
+// the lines as they came.
+func (p *Plugin) argument(ctx context.Context, one *living, in plugin.Invocation) (plugin.Invocation, error) {
+	taker, knows := one.instance.(plugin.PartsTaker)
+	if knows {
+		in.ContentType = ""
+		if taker.TakesParts(in.Operation) {
+			return in, nil
+		}
 	}
-	next := in.Parts
+	next, most := in.Parts, int64(p.want.Load().Manifest.Spec.Limits.Payload)
 	in.Parts = nil
 	for count := 0; ; count++ {
 		part, err := next(ctx)
@@ -88,10 +93,14 @@ func (one *living) argument(ctx context.Context, in plugin.Invocation) (plugin.I
 			return in, nil
 		case err != nil:
 			return in, fmt.Errorf("argument: %w", err)
-		case count > 0:
+		case knows && count > 0:
 			return in, fmt.Errorf("argument: %w: it has several parts, and the operation takes one", plugin.ErrInvalid)
+		case int64(len(in.Data)+len(part)) > most:
+			return in, fmt.Errorf("argument: %w: its parts have more than %d bytes together, spec.limits.payload, and the plugin takes them as a whole", plugin.ErrInvalid, most)
 		}
-		in.Data = part
+		if in.Data = append(in.Data, part...); !knows {
+			in.Data = append(in.Data, '\n')
+		}
 	}
 }
 
