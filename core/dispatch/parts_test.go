@@ -63,7 +63,7 @@ func TestInvokeStream_argumentInParts(t *testing.T) {
 		} {
 			var got []string
 			err := w.InvokeStream(t.Context(), plugin.Invocation{Plugin: "p", Operation: "chat", Parts: tt.parts}, func(part []byte) error {
-				time.Sleep(5 * time.Second) // a slow reader is not what is waited for
+				<-time.After(5 * time.Second) // synctest's clock: a slow reader is not what is waited for
 				got = append(got, string(part))
 				return nil
 			})
