@@ -14,6 +14,8 @@
 //	Survivor           Instance        core/supervise      an instance that the next daemon can adopt
 //	Limited            Instance        core/supervise      how its limits are enforced
 //	Resumer            Output          an adapter          a log that goes on after an adoption
+//	Keeper             Host            an adapter          keys and values of the plugin's own
+//	Requester          Host            an adapter          an answer of whoever listens on the bus
 //	Resident           Adapter         core/supervise      instances that need no folder
 //	Ender              Instance        core/supervise      its end as a channel
 //	Prober             Instance        core/supervise      a sign of life

@@ -83,6 +83,46 @@ type Host interface {
 	Permit(ctx context.Context, ask Ask) error
 }
 
+// Bounds of a plugin's own keys and values: about what Vault allows an engine's entry,
+// and what a daemon can keep of a thousand plugins.
+const (
+	ValueKeyBytesMax   = 512
+	ValueBytesMax      = 1 << 20
+	ValueKeysMax       = 16384
+	ValuesBytesMaxEach = 64 << 20
+)
+
+// Keeper is implemented by a Host that keeps keys and values for its plugin.
+type Keeper interface {
+	// Values are the plugin's, of all its instances.
+	Values() Values
+}
+
+// Values are keys and values of one plugin's own, which nobody else is shown. They
+// outlive its instances and the daemon, and are removed when the plugin is deleted.
+// They are safe for concurrent use.
+//
+// A key has 1 to ValueKeyBytesMax bytes, a value ValueBytesMax at most: others are
+// ErrInvalid. What would make more than ValueKeysMax keys, or more than
+// ValuesBytesMaxEach bytes of them and their values, is ErrBusy.
+type Values interface {
+	// Get returns the value; ErrNotFound: there is none.
+	Get(ctx context.Context, key string) ([]byte, error)
+	// Put sets the value, and returns once it is on disk.
+	Put(ctx context.Context, key string, value []byte) error
+	// Delete removes the key; that there is none is no error.
+	Delete(ctx context.Context, key string) error
+	// List returns the keys that begin with prefix, sorted.
+	List(ctx context.Context, prefix string) ([]string, error)
+}
+
+// Requester is implemented by a Host that can ask whoever listens on the bus.
+type Requester interface {
+	// Request sends data on patchbay.v1.callback.PLUGIN.NAME and returns the first
+	// answer. ErrUnavailable: nobody listens. A *Refusal: the answer is an error.
+	Request(ctx context.Context, name string, data []byte) ([]byte, error)
+}
+
 // Ask is one question to Host.Permit: may this plugin do Verb to Object?
 type Ask struct {
 	Verb   string
