@@ -28,6 +28,7 @@ type grpcMethod struct {
 	serverStreams bool
 	metadata      map[string]string
 	aliases       []string // sorted
+	brokerID      []protoreflect.FieldNumber
 }
 
 // A catalog is what a gRPC plugin says that it offers. It does not change.
@@ -35,6 +36,7 @@ type catalog struct {
 	methods map[string]*grpcMethod // by full name, and by short name where that is clear
 	all     []*grpcMethod          // sorted by the name they are listed under
 	types   *dynamicpb.Types
+	files   *protoregistry.Files
 }
 
 // infrastructure are the services of gRPC and go-plugin themselves.
@@ -49,7 +51,7 @@ func newCatalog(files map[string]*descriptorpb.FileDescriptorProto, services []s
 	if err != nil {
 		return nil, err
 	}
-	c := &catalog{methods: map[string]*grpcMethod{}, types: dynamicpb.NewTypes(registry)}
+	c := &catalog{methods: map[string]*grpcMethod{}, types: dynamicpb.NewTypes(registry), files: registry}
 	for _, service := range services {
 		d, err := registry.FindDescriptorByName(protoreflect.FullName(service))
 		if err != nil {

@@ -68,6 +68,11 @@ func (g *grpcLink) say(ctx context.Context, s grpc.ClientStream, m *grpcMethod, 
 		if err != nil {
 			return fmt.Errorf("%s: %w: argument: part %d: %w", m.full, plugin.ErrInvalid, count, err)
 		}
+		if count == 1 {
+			if wire, err = g.lend(ctx, m, wire); err != nil {
+				return err
+			}
+		}
 		if err := s.SendMsg(&request{wire}); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {

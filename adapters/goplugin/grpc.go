@@ -43,6 +43,7 @@ type grpcLink struct {
 	first chan net.Conn // holds the connection made by connectGRPC, until grpc takes it
 	known *catalog
 	transcoder
+	broker *broker // nil without callbacks
 
 	output  sync.WaitGroup
 	ended   chan struct{} // closed when the plugin's output has been read to its end
@@ -64,15 +65,18 @@ func connectGRPC(ctx context.Context, d *dialer) (link, error) {
 	}
 	g.closing, g.cancel = context.WithCancel(context.Background())
 	g.output.Go(func() { defer close(g.ended); g.drain(g.closing) }) // ends with close
-	if g.known, err = reflectAll(ctx, g.conn); err == nil {
+	if g.known, err = reflectAll(ctx, g.conn, d.calledServices()); err == nil {
 		g.known.alias(d.preset.aliases)
 		err = g.known.addMetadata(d.Metadata)
+	}
+	if err == nil {
+		g.transcoder = newTranscoder(g.known.types)
+		err = g.answerCallbacks(ctx)
 	}
 	if err != nil {
 		g.close()
 		return nil, connectError(err)
 	}
-	g.transcoder = newTranscoder(g.known.types)
 	return g, nil
 }
 
@@ -126,6 +130,9 @@ func (g *grpcLink) invoke(ctx context.Context, in plugin.Invocation, send func([
 	wire, err := g.wire(m, in.Data)
 	if err != nil {
 		return fmt.Errorf("%s: %w: argument: %w", m.full, plugin.ErrInvalid, err)
+	}
+	if wire, err = g.lend(ctx, m, wire); err != nil {
+		return err
 	}
 	got := &answer{transcoder: g.transcoder, method: m}
 	if in.Told != nil {
@@ -192,6 +199,9 @@ func (g *grpcLink) drained() <-chan struct{} { return g.ended }
 
 func (g *grpcLink) close() {
 	g.cancel()
+	if g.broker != nil {
+		g.broker.close()
+	}
 	_ = g.conn.Close()
 	g.output.Wait()
 	select {

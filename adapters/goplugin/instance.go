@@ -3,6 +3,7 @@ package goplugin
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -19,6 +20,8 @@ type link interface {
 	// takesParts reports an operation whose argument comes in parts.
 	takesParts(operation string) bool
 	operations() []plugin.Operation
+	// facts are for status.
+	facts() map[string]string
 	probe(ctx context.Context) error
 	// quit asks the plugin to end.
 	quit(ctx context.Context) error
@@ -176,6 +179,7 @@ func (i *instance) Inspect() map[string]string {
 	if i.own != nil {
 		facts["tls"] = "mutual"
 	}
+	maps.Copy(facts, i.link.facts())
 	return facts
 }
 

@@ -118,7 +118,16 @@ func (p *process) connect(ctx context.Context) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.join(ctx, g)
+	i, err := p.join(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.begin(ctx); err != nil {
+		p.kill()
+		<-i.gone
+		return nil, p.orDied(err)
+	}
+	return i, nil
 }
 
 // join makes an instance of a process that listens at a known address.

@@ -129,6 +129,8 @@ func refusal(operation string, no *plugin.Refusal) error {
 	return no
 }
 
+func (*netrpc) facts() map[string]string { return nil }
+
 func (*netrpc) streams(string) bool { return false }
 
 func (*netrpc) takesParts(string) bool { return false }

@@ -132,7 +132,7 @@ func (p preset) under(s Spec) Spec {
 	}
 	fill(&s.Handshake, p.spec.Handshake)
 	if s.Transport == transportNetRPC {
-		p.spec.Metadata = nil // which it has none of
+		p.spec.Metadata, p.spec.Callbacks, p.spec.BrokerIDs = nil, nil, nil // which it has none of
 	}
 	if s.Transport == transportGRPC {
 		p.spec.Plugin, p.spec.Describe = "", Describe{}

@@ -31,6 +31,10 @@ type Spec struct {
 	Metadata map[string]map[string]string `json:"metadata,omitempty" doc:"gRPC: metadata sent with each call of an operation; under \"*\", with every call. The value of a key that ends in -bin is base64."`
 	// CallerMetadata leaves out the trace, which is always carried.
 	CallerMetadata []string `json:"callerMetadata,omitempty" doc:"gRPC: keys of metadata that callers may send, a * at the end standing for the rest; others are denied. Without it callers may send any."`
+	// Callbacks is exhaustive: see callServer.
+	Callbacks  map[string]Callback `json:"callbacks,omitempty" doc:"gRPC: what the plugin can ask of its host, by service (package.Service) or method (package.Service/Method), which goes before its service; to be found by the plugin's reflection. All else is denied."`
+	BrokerIDs  map[string]string   `json:"brokerIds,omitempty" doc:"gRPC: by operation, the field of its argument that has the number of a connection of the broker. Patchbay puts in a fresh one with each call, by which the plugin reaches its callbacks."`
+	StartCalls []StartCall         `json:"startCalls,omitempty" doc:"Calls that are made, in this order, each time the plugin was started and before it is ready; not when it is adopted."`
 }
 
 // Handshake is go-plugin's HandshakeConfig.
@@ -95,6 +99,8 @@ type compiled struct {
 	table   *gobwire.Table
 	methods map[string]*netrpcMethod // empty without a description
 	payload int
+	// ownCallbacks are the manifest's, without the preset's.
+	ownCallbacks map[string]Callback
 }
 
 // compile checks m and prepares what is the same for every launch of it. The
@@ -123,10 +129,13 @@ func interpret(m plugin.Manifest) (compiled, plugin.Faults, error) {
 		faults.Add("spec.goplugin.command", "is empty; give the plugin's path and arguments")
 	}
 	c.preset = presetOf(c.Preset)
+	c.ownCallbacks = c.Callbacks
 	c.Spec = c.preset.under(c.Spec)
+	c.Callbacks = withCallbacks(c.ownCallbacks, c.preset.spec.Callbacks)
 	c.checkHandshake(&faults)
 	c.checkInherit(&faults)
 	c.checkTransport(&faults)
+	c.checkCallbacks(&faults)
 	c.describe(&faults)
 	c.orDefaults()
 	proc.CheckProbes(&faults, m)
