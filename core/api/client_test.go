@@ -73,6 +73,7 @@ func TestClient_everyRoute(t *testing.T) {
 		"validate":   func() error { n, err := c.Validate(ctx, files); return is(len(n) == 1, err) },
 		"start":      func() error { r, err := c.Start(ctx, "one"); return is(r.Desired == plugin.DesiredRunning, err) },
 		"stop":       func() error { r, err := c.Stop(ctx, "other"); return is(r.Desired == plugin.DesiredStopped, err) },
+		"reload":     func() error { r, err := c.Reload(ctx, "one"); return is(r.Status.LastReload != nil, err) },
 		"restart":    func() error { r, err := c.Restart(ctx, "one"); return is(r.Status.Restarts == 1, err) },
 		"operations": func() error { o, err := c.Operations(ctx, "one"); return is(len(o) == 2, err) },
 		"instances":  func() error { i, err := c.Instances(ctx, "one"); return is(len(i) == 1, err) },

@@ -52,6 +52,7 @@ type Plugins interface {
 	// Desire stores what is wanted: start and stop.
 	Desire(ctx context.Context, name string, d plugin.Desired) (plugin.Resource, error)
 	Restart(ctx context.Context, name string) (plugin.Resource, error)
+	Reload(ctx context.Context, name string) (plugin.Resource, error)
 }
 
 // Invoker brings invocations to plugins: core/dispatch.

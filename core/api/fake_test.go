@@ -155,6 +155,13 @@ func (s *shelf) Restart(_ context.Context, name string) (plugin.Resource, error)
 	return s.change(name, func(r *plugin.Resource) { r.Status.Restarts++; r.Status.Instance += "0" })
 }
 
+func (s *shelf) Reload(_ context.Context, name string) (plugin.Resource, error) {
+	return s.change(name, func(r *plugin.Resource) {
+		r.Status.LastReload = &plugin.Reload{At: time.Now(), Outcome: plugin.ReloadDone, From: r.Status.Instance, To: r.Status.Instance + "0"}
+		r.Status.Instance += "0"
+	})
+}
+
 func (s *shelf) change(name string, by func(*plugin.Resource)) (plugin.Resource, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -214,6 +214,14 @@ func (a *API) restart(c echo.Context) error {
 	return a.resource(c, http.StatusOK, r)
 }
 
+func (a *API) reload(c echo.Context) error {
+	r, err := a.deps.Plugins.Reload(c.Request().Context(), param(c, "name"))
+	if err != nil {
+		return err
+	}
+	return a.resource(c, http.StatusOK, r)
+}
+
 func (a *API) operations(c echo.Context) error {
 	found, err := a.deps.Plugins.Operations(c.Request().Context(), param(c, "name"))
 	if err != nil {

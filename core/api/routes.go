@@ -20,7 +20,7 @@ type Scope string
 const (
 	Open    Scope = "open"    // nobody is asked
 	Read    Scope = "read"    // look
-	Control Scope = "control" // apply, start, stop, restart, delete
+	Control Scope = "control" // apply, start, stop, restart, reload, delete
 	Call    Scope = "invoke"  // invoke operations
 )
 
@@ -130,6 +130,7 @@ func Routes() []Route {
 		{"Start", "POST", name + "/start", Control, "Want it running. The answer does not wait for it.", nil, nil, jsonOf(one), 200, (*API).start},
 		{"Stop", "POST", name + "/stop", Control, "Want it stopped. The answer does not wait for it.", nil, nil, jsonOf(one), 200, (*API).stop},
 		{"Restart", "POST", name + "/restart", Control, "Replace the running instance. The answer does not wait for it.", nil, nil, jsonOf(one), 200, (*API).restart},
+		{"Reload", "POST", name + "/reload", Control, "Launch a new instance beside the running one, which gets no more calls once the new one answers, and goes on if it does not; 409 where there cannot be two. The answer does not wait for it.", nil, nil, jsonOf(one), 200, (*API).reload},
 		{"Operations", "GET", name + "/operations", Read, "What the plugin offers.", nil, nil, jsonOf(wire.OperationList{}), 200, (*API).operations},
 		{"Invoke", "POST", name + "/operations/{operation}", Call, "Invoke an operation. NDJSON or SSE is answered in parts as they come.", []Param{timeout}, anything, result, 200, (*API).invoke},
 		{"Instances", "GET", name + "/instances", Read, "The running copies.", nil, nil, jsonOf(wire.InstanceList{}), 200, (*API).instances},

@@ -3,8 +3,8 @@
 //
 //	pending   --begin--> starting --give-up--> failed --halt--> stopped
 //	starting  --ready--> running  --adopted--> running  --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
-//	running   --unwell--> degraded --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
-//	degraded  --well--> running --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
+//	running   --reloaded--> running  --unwell--> degraded --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
+//	degraded  --well--> running --reloaded--> running --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
 //	backoff   --begin--> starting --give-up--> failed --halt--> stopped
 //	stopping  --gone--> stopped
 //	stopped   --begin--> starting --give-up--> failed
@@ -21,16 +21,17 @@ type Cause string
 
 // The causes.
 const (
-	Begin  Cause = "begin"   // a launch begins
-	Ready  Cause = "ready"   // the adapter's handshake is done and the startup probe passed: it answers
-	Adopt  Cause = "adopted" // what an earlier daemon launched is found again, and answers
-	Unwell Cause = "unwell"  // its probe failed as often as the manifest allows
-	Well   Cause = "well"    // its probe is answered again
-	Retry  Cause = "retry"   // it is gone, was killed for not being live, or did not start; it will be tried again
-	GiveUp Cause = "give-up" // it is gone, did not start or cannot be; it will not be tried again
-	Done   Cause = "done"    // it ended with success and is not wanted again
-	Halt   Cause = "halt"    // it is to stop: by the user, for a new manifest, or for the daemon's end
-	Gone   Cause = "gone"    // what was stopping is gone
+	Begin  Cause = "begin"    // a launch begins
+	Ready  Cause = "ready"    // the adapter's handshake is done and the startup probe passed: it answers
+	Adopt  Cause = "adopted"  // what an earlier daemon launched is found again, and answers
+	Unwell Cause = "unwell"   // its probe failed as often as the manifest allows
+	Well   Cause = "well"     // its probe is answered again
+	Reload Cause = "reloaded" // a new instance, launched beside it, has taken its place
+	Retry  Cause = "retry"    // it is gone, was killed for not being live, or did not start; it will be tried again
+	GiveUp Cause = "give-up"  // it is gone, did not start or cannot be; it will not be tried again
+	Done   Cause = "done"     // it ended with success and is not wanted again
+	Halt   Cause = "halt"     // it is to stop: by the user, for a new manifest, or for the daemon's end
+	Gone   Cause = "gone"     // what was stopping is gone
 )
 
 type step struct {
@@ -44,7 +45,8 @@ func next(s step) (plugin.State, bool) {
 	case step{plugin.Pending, Begin}, step{plugin.Backoff, Begin}, step{plugin.Stopped, Begin},
 		step{plugin.Finished, Begin}, step{plugin.Failed, Begin}:
 		return plugin.Starting, true
-	case step{plugin.Starting, Ready}, step{plugin.Starting, Adopt}, step{plugin.Degraded, Well}:
+	case step{plugin.Starting, Ready}, step{plugin.Starting, Adopt}, step{plugin.Degraded, Well},
+		step{plugin.Running, Reload}, step{plugin.Degraded, Reload}:
 		return plugin.Running, true
 	case step{plugin.Running, Unwell}:
 		return plugin.Degraded, true
@@ -80,5 +82,5 @@ func States() []plugin.State {
 
 // Causes lists every cause.
 func Causes() []Cause {
-	return []Cause{Begin, Ready, Adopt, Unwell, Well, Retry, GiveUp, Done, Halt, Gone}
+	return []Cause{Begin, Ready, Adopt, Unwell, Well, Reload, Retry, GiveUp, Done, Halt, Gone}
 }

@@ -245,6 +245,11 @@ func (p *Parser) check(m plugin.Manifest, adapterTold bool) plugin.Faults {
 		return faults
 	}
 	faults = append(faults, asFaults("spec."+m.Spec.Adapter, adapter.Check(m))...)
+	if m.Spec.Update == plugin.Overlap && len(faults) == 0 {
+		if err := plugin.MayOverlap(adapter, m); err != nil {
+			faults.Add("spec.update", "cannot be overlap: %s; leave it out", err)
+		}
+	}
 	for _, f := range beyondDecode(adapter, m) {
 		if !slices.Contains(faults, f) {
 			faults = append(faults, f)

@@ -67,6 +67,19 @@ const (
 	Bound Lifetime = "bound"
 )
 
+// Update says how a new instance takes the place of one that runs.
+type Update string
+
+// The ways.
+const (
+	// Overlap launches the new instance beside the old, which goes on until the new
+	// one answers, or for good when it does not. The default where the adapter can.
+	Overlap Update = "overlap"
+	// Replace stops the old instance first: never are there two. The default for
+	// the others.
+	Replace Update = "replace"
+)
+
 // Detached reports whether an instance of s is to outlive the daemon.
 func (s Spec) Detached() bool { return s.Mode != Job && s.Lifetime != Bound }
 
@@ -80,6 +93,7 @@ type Spec struct {
 	Block    RawJSON             `json:"-"`
 	Lifetime Lifetime            `json:"lifetime,omitempty" doc:"detached (default for services): it outlives a daemon that dies, and the next one adopts it. bound: it ends with the daemon." enum:"detached,bound"`
 	Env      map[string]EnvValue `json:"env,omitempty" doc:"The plugin's environment: a text, or {secret: name}. Nothing is inherited from the daemon."`
+	Update   Update              `json:"update,omitempty" doc:"How a new instance takes the place of one that runs, after a change or by reload. overlap (default where the adapter can): it is launched beside the old, which goes on until the new one answers. replace: the old one is stopped first." enum:"overlap,replace"`
 	Restart  Restart             `json:"restart,omitzero" doc:"When and how often a dead service is started again."`
 	Probe    Probe               `json:"probe,omitzero" doc:"How a running service is asked for a sign of life."`
 	Limits   Limits              `json:"limits,omitzero" doc:"What the plugin may use."`
@@ -284,7 +298,7 @@ func (s *Spec) UnmarshalJSON(data []byte) error {
 	}
 	for key, block := range all {
 		switch key {
-		case "mode", "lifetime", "env", "restart", "probe", "limits", "timeouts", "logs", "digest", "streams":
+		case "mode", "lifetime", "update", "env", "restart", "probe", "limits", "timeouts", "logs", "digest", "streams":
 		default:
 			s.Adapter, s.Block = key, block
 		}

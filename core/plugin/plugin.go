@@ -175,6 +175,14 @@ type Adopter interface {
 	Adopt(ctx context.Context, l Launch, handle RawJSON) (Instance, error)
 }
 
+// Overlapper is implemented by an Adapter some of whose plugins can have two
+// instances at the same time: a new one is launched beside the old.
+type Overlapper interface {
+	// Overlap returns nil when two instances of m harm neither each other nor what
+	// they work on, as far as the manifest tells, else why not. m was checked.
+	Overlap(m Manifest) error
+}
+
 // Survivor is implemented by an Instance that can outlive the daemon.
 type Survivor interface {
 	// Handle returns what Adopt needs to find the instance again. It may hold

@@ -72,12 +72,12 @@ type due struct {
 type entry struct {
 	plugin *supervise.Plugin
 	end    func()
-	// revision and restart are of the record that the supervisor was told last,
-	// launches how often that asked for a new instance. They belong to Run's
+	// revision, restart and reload are of the record that the supervisor was told
+	// last, launches how often that asked for a new instance. They belong to Run's
 	// goroutine. The manifest is the supervisor's: ten thousand copies are many.
-	revision uint64
-	restart  int64
-	launches int
+	revision        uint64
+	restart, reload int64
+	launches        int
 }
 
 // New makes a Reconciler of what s has. publish is told what was applied and
@@ -182,7 +182,7 @@ func (r *Reconciler) takeFound(name string, record store.Record) *supervise.Foun
 		return nil
 	}
 	delete(r.found, name)
-	if f.Fits = record.Fault == "" && f.Restart == record.Restart && !restarts(f.Manifest, record.Manifest); f.Fits {
+	if f.Fits = record.Fault == "" && f.Restart == record.Restart && f.Reload == record.Reload && !restarts(f.Manifest, record.Manifest); f.Fits {
 		f.Manifest = record.Manifest.WithDefaults() // what is read anew each time may have changed
 	}
 	return f
@@ -193,7 +193,9 @@ func (r *Reconciler) takeFound(name string, record store.Record) *supervise.Foun
 func (r *Reconciler) reapFound(ctx context.Context) {
 	for name, f := range r.found {
 		if _, supervised := r.entries.Load(name); !supervised {
-			r.start(ctx, name, store.Record{Manifest: f.Manifest, Generation: f.Generation, Desired: plugin.DesiredStopped, Restart: f.Restart})
+			r.start(ctx, name, store.Record{
+				Manifest: f.Manifest, Generation: f.Generation, Desired: plugin.DesiredStopped, Restart: f.Restart, Reload: f.Reload,
+			})
 			r.sync(ctx, name) // not applied: it ends, and takes the instance along
 		}
 	}
@@ -201,7 +203,7 @@ func (r *Reconciler) reapFound(ctx context.Context) {
 
 func (r *Reconciler) start(ctx context.Context, name string, record store.Record) {
 	own, end := context.WithCancelCause(ctx)
-	e := &entry{end: func() { end(supervise.ErrDeleted) }, revision: record.Revision, restart: record.Restart}
+	e := &entry{end: func() { end(supervise.ErrDeleted) }, revision: record.Revision, restart: record.Restart, reload: record.Reload}
 	e.plugin = supervise.New(r.deps, e.want(record))
 	e.plugin.Expect(r.takeFound(name, record))
 	r.entries.Store(name, e)
@@ -227,17 +229,17 @@ func (e *entry) set(record store.Record) {
 	if record.Revision == e.revision {
 		return
 	}
-	if record.Restart != e.restart || restarts(e.plugin.Wanted().Manifest, record.Manifest) {
+	if record.Restart != e.restart || record.Reload != e.reload || restarts(e.plugin.Wanted().Manifest, record.Manifest) {
 		e.launches++
 	}
-	e.revision, e.restart = record.Revision, record.Restart
+	e.revision, e.restart, e.reload = record.Revision, record.Restart, record.Reload
 	e.plugin.Set(e.want(record))
 }
 
 func (e *entry) want(record store.Record) supervise.Want {
 	return supervise.Want{
 		Manifest: record.Manifest.WithDefaults(), Generation: record.Generation,
-		Desired: record.Desired, Launch: strconv.Itoa(e.launches), Restart: record.Restart, Fault: record.Fault,
+		Desired: record.Desired, Launch: strconv.Itoa(e.launches), Restart: record.Restart, Reload: record.Reload, Fault: record.Fault,
 	}
 }
 

@@ -376,6 +376,12 @@ func TestStopStartRestart(t *testing.T) {
 				t.Errorf("%s: got %s after %d launches, want %s after %d", step.name, got.Status.State, w.adapter.count("a"), step.want, step.n)
 			}
 		}
+		if _, err := w.Reload(t.Context(), "a"); !errors.Is(err, plugin.ErrConflict) || !strings.Contains(err.Error(), "patchbay restart a") {
+			t.Errorf("reload where there cannot be two: got %v", err)
+		}
+		if _, err := w.Reload(t.Context(), "none"); !errors.Is(err, plugin.ErrNotFound) {
+			t.Errorf("reload of an unknown plugin: got %v", err)
+		}
 		if _, err := w.Desire(t.Context(), "none", plugin.DesiredStopped); !errors.Is(err, plugin.ErrNotFound) {
 			t.Errorf("stop of an unknown plugin: got %v", err)
 		}

@@ -94,7 +94,8 @@ func (r Registry) Put(ctx context.Context, m plugin.Manifest, expect store.Expec
 		if exists && len(changes) == 0 && old.Fault == "" {
 			return old, errUnchanged
 		}
-		next := store.Record{Manifest: m, Generation: old.Generation, Desired: old.Desired, Restart: old.Restart}
+		next := old
+		next.Manifest, next.Fault = m, ""
 		if !exists {
 			next.Desired = plugin.DesiredRunning
 		}
@@ -203,6 +204,22 @@ func (r Registry) Restart(ctx context.Context, name string) (plugin.Resource, er
 	return r.change(ctx, name, func(record *store.Record) error {
 		record.Desired = plugin.DesiredRunning
 		record.Restart++
+		return nil
+	})
+}
+
+// Reload has a new instance launched beside the running one, which it follows once
+// it answers. ErrConflict: there is none, or there cannot be two.
+func (r Registry) Reload(ctx context.Context, name string) (plugin.Resource, error) {
+	return r.change(ctx, name, func(record *store.Record) error {
+		p, ok := r.supervised(name)
+		if !ok || record.Desired == plugin.DesiredStopped {
+			return fmt.Errorf("plugin %q: %w: it does not run; start it with: patchbay start %s", name, plugin.ErrConflict, name)
+		}
+		if err := p.MayReload(); err != nil {
+			return fmt.Errorf("plugin %q: %w: %w", name, plugin.ErrConflict, err)
+		}
+		record.Reload++
 		return nil
 	})
 }

@@ -56,6 +56,8 @@ type Record struct {
 	Desired    plugin.Desired  `json:"desired"`
 	// Restart counts the requests to restart.
 	Restart int64 `json:"restart,omitempty"`
+	// Reload counts the requests to reload.
+	Reload int64 `json:"reload,omitempty"`
 	// Revision is the bucket's, and the ETag. It is not stored in the record.
 	Revision uint64 `json:"-"`
 	// Fault is why this daemon does not accept what is stored: an older or a newer one

@@ -19,7 +19,7 @@ func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (result plugi
 	if err != nil {
 		return plugin.Result{}, err
 	}
-	defer p.leave()
+	defer p.leave(one)
 	if p.deps.Trace != nil {
 		traced, call, end := p.deps.Trace(ctx, one.adapter.Name(), in)
 		ctx, in = traced, call
@@ -39,7 +39,7 @@ func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send fu
 	if err != nil {
 		return err
 	}
-	defer p.leave()
+	defer p.leave(one)
 	if p.deps.Trace != nil {
 		traced, call, end := p.deps.Trace(ctx, one.adapter.Name(), in)
 		ctx, in = traced, call
@@ -67,7 +67,7 @@ func (p *Plugin) Describe(ctx context.Context) (operations []plugin.Operation, e
 	if err != nil {
 		return nil, err
 	}
-	defer p.leave()
+	defer p.leave(one)
 	defer p.survive("describe", &err)
 	if one.job != nil {
 		return []plugin.Operation{{Name: runOperation, Summary: "launch a run; its input is the argument, its output the result"}}, nil
@@ -79,17 +79,23 @@ func (p *Plugin) Describe(ctx context.Context) (operations []plugin.Operation, e
 	return d.Describe(ctx)
 }
 
-// enter takes a place among the invocations in flight; leave gives it back.
+// enter takes a place among the invocations in flight, of the plugin and of the
+// instance that it returns; leave gives it back.
 func (p *Plugin) enter(ctx context.Context) (*living, error) {
 	for {
 		if limit := p.inFlightLimit(); p.inFlight.Add(1) > limit {
-			p.leave()
+			p.inFlight.Add(-1)
 			return nil, fmt.Errorf("%w: %d invocations are in flight (spec.limits.inFlight); try again", plugin.ErrBusy, limit)
 		}
-		if one := p.living.Load(); one != nil {
-			return one, nil
+		one := p.living.Load()
+		if one != nil {
+			if one.inFlight.Add(1); p.living.Load() == one { // else it may be drained already
+				return one, nil
+			}
+			p.leave(one)
+			continue
 		}
-		p.leave()
+		p.inFlight.Add(-1)
 		if err := p.await(ctx); err != nil {
 			return nil, err
 		}
@@ -100,10 +106,11 @@ func (p *Plugin) inFlightLimit() int64 {
 	return int64(p.want.Load().Manifest.Spec.Limits.InFlight)
 }
 
-func (p *Plugin) leave() {
-	if p.inFlight.Add(-1) == 0 && p.draining.Load() {
+func (p *Plugin) leave(one *living) {
+	p.inFlight.Add(-1)
+	if one.inFlight.Add(-1) == 0 && one.draining.Load() {
 		select {
-		case p.idle <- struct{}{}:
+		case one.idle <- struct{}{}:
 		default: // it is told already
 		}
 	}
@@ -157,22 +164,36 @@ func notRunning(status plugin.Status) error {
 	return err
 }
 
-// drain waits until nothing is in flight, or for half of the time left: the
-// other half is for the stop itself. It returns how that went.
-func (p *Plugin) drain(ctx context.Context) (outcome string) {
-	p.draining.Store(true)
-	defer p.draining.Store(false)
+// drain waits until nothing is in flight in an instance that gets no new calls, or
+// for half of the time left: the other half is for the stop itself. It returns how
+// that went.
+func (p *Plugin) drain(ctx context.Context, one *living) (outcome string) {
 	deadline, _ := ctx.Deadline()
-	timer := time.NewTimer(time.Until(deadline) / 2)
-	defer timer.Stop()
-	for p.inFlight.Load() > 0 {
+	half, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
+	defer cancel()
+	one.drain(half)
+	return p.drained(one)
+}
+
+// drained is the outcome of a drain.
+func (p *Plugin) drained(one *living) (outcome string) {
+	left := one.inFlight.Load()
+	if left == 0 {
+		return stepDone
+	}
+	p.deps.Log.Warn("invocations were still in flight at the stop", "plugin", p.name, "instance", one.id, "inFlight", left)
+	return fmt.Sprintf("%s: %d in flight", stepLate, left)
+}
+
+// drain waits until nothing is in flight, or ctx ends.
+func (one *living) drain(ctx context.Context) {
+	one.draining.Store(true)
+	defer one.draining.Store(false)
+	for one.inFlight.Load() > 0 {
 		select {
-		case <-p.idle:
-		case <-timer.C:
-			left := p.inFlight.Load()
-			p.deps.Log.Warn("invocations were still in flight at the stop", "plugin", p.name, "inFlight", left)
-			return fmt.Sprintf("%s: %d in flight", stepLate, left)
+		case <-one.idle:
+		case <-ctx.Done():
+			return
 		}
 	}
-	return stepDone
 }

@@ -7,14 +7,20 @@
 // living, waiting to retry. [Plugin.Set] gives it a new wish and ends the phase
 // that the wish contradicts; nothing else interrupts it.
 //
+// A wish that only another instance serves need not end the life of the one that
+// runs, where the adapter can have two at once: the new one is launched beside it,
+// probed, and takes its place; the old one finishes what it has begun, and is
+// stopped. When the new one does not come up, the old one goes on (succeed.go).
+//
 // An instance that an earlier daemon left is adopted before anything is launched
 // (found.go): it goes on if it serves the wish, and is stopped first if it does
 // not. Beside the folder of each instance that can be left lies its record, which
 // is what the next daemon begins with.
 //
 // Promises: an exit is told before anything is cleaned up; a launch that fails
-// leaves nothing; no two instances of a plugin run at once; Run returns only when
-// the instance and everything it owned are gone. A panic in an adapter's call is
+// leaves nothing; no two instances of a plugin run at once but for such a change, and
+// then one of them has the calls; Run returns only when every instance and everything
+// it owned are gone. A panic in an adapter's call is
 // an error, and an adapter that does not return from a call stops only what needs
 // its answer (guard.go).
 package supervise
@@ -38,8 +44,12 @@ type Want struct {
 	Desired    plugin.Desired
 	// Launch is equal for two wishes exactly when the same instance serves both.
 	Launch string
-	// Restart counts the requests to restart, over all daemons.
+	// Restart counts the requests to restart, over all daemons: a wish with another
+	// count is served by an instance that is launched when the old one is gone.
 	Restart int64
+	// Reload counts the requests to reload, over all daemons: a wish with another
+	// count is served by an instance that is launched beside the old one.
+	Reload int64
 	// Fault is why this daemon does not accept the manifest that is stored; then
 	// nothing runs.
 	Fault string
@@ -106,6 +116,9 @@ type Deps struct {
 	// Refreshed is told a status whose state did not change, in order with
 	// Changed.
 	Refreshed func(plugin.Status)
+	// Reloaded is told each reload once it is over, in order with Changed. It may be
+	// nil.
+	Reloaded func(plugin string, r plugin.Reload)
 	// Forget drops what is kept of an instance that was replaced or deleted.
 	Forget func(plugin, instance string)
 	// Host makes the way back into the core for one plugin.
@@ -141,6 +154,7 @@ type Plugin struct {
 	mu       sync.Mutex
 	status   plugin.Status
 	health   health // of the instance that runs
+	serving  string // Want.Launch of the instance that runs, or is launched in this phase
 	streams  []*stream
 	endPhase context.CancelFunc
 	changed  chan struct{}   // closed at the next change; nil while nobody waits
@@ -149,13 +163,13 @@ type Plugin struct {
 	living   atomic.Pointer[living]
 	inFlight atomic.Int64
 	waiting  atomic.Int64
-	draining atomic.Bool
-	idle     chan struct{} // told when draining has nothing left in flight
+	follow   chan struct{} // told when the instance that runs is to be followed by another
 
 	attempts attempts // owned by Run
 	earlier  *Found   // to be adopted; owned by Run
 	left     bool     // the instance was left running; owned by Run
 	asked    *call    // the last question for availability; owned by Run
+	relieved *relief  // the end of the instance before the one that runs; owned by Run
 
 	strays sync.WaitGroup // calls that were given up, and what waits for them
 	lost   atomic.Int32   // instances that strays may still have
@@ -163,7 +177,7 @@ type Plugin struct {
 
 // New makes the supervisor of a plugin; Run sets it going.
 func New(deps *Deps, want Want) *Plugin {
-	p := &Plugin{name: want.Manifest.Metadata.Name, deps: deps, idle: make(chan struct{}, 1)}
+	p := &Plugin{name: want.Manifest.Metadata.Name, deps: deps, follow: make(chan struct{}, 1)}
 	p.status = plugin.Status{Plugin: p.name, Instance: p.name, State: plugin.Pending, Since: time.Now()}
 	p.takeOver(&want)
 	p.concludeLocked() // nobody else has it yet
@@ -187,21 +201,31 @@ func (p *Plugin) Set(want Want) {
 	}
 }
 
-// take adopts a wish and ends the phase that it contradicts. It returns true when
-// the phase goes on with it.
+// take adopts a wish, and ends the phase that it contradicts or has the instance
+// followed by another. It returns true when the phase goes on with it.
 func (p *Plugin) take(want *Want) (goesOn bool) {
+	canFollow := p.canFollow(want)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.want.Load()
 	p.takeOver(want)
-	contradicts := want.Launch != before.Launch || want.Desired != before.Desired || want.Fault != before.Fault
-	if want.Generation == before.Generation && !contradicts {
+	another := want.Launch != p.serving
+	news := want.Generation != before.Generation || want.Launch != before.Launch
+	switch state := p.status.State; {
+	case want.Desired != before.Desired, want.Fault != before.Fault:
+	case !news:
 		return false
-	}
-	if state := p.status.State; !contradicts && state != plugin.Failed && state != plugin.Backoff {
+	case another && canFollow && (state == plugin.Running || state == plugin.Degraded):
+		select {
+		case p.follow <- struct{}{}:
+		default: // it is told already
+		}
+		return false
+	case another, state == plugin.Failed, state == plugin.Backoff: // what failed may work as it is wanted now
+	default:
 		return true
 	}
-	if p.endPhase != nil { // what failed may work as it is wanted now
+	if p.endPhase != nil {
 		p.endPhase()
 	}
 	return false
@@ -258,11 +282,11 @@ func (p *Plugin) phase(ctx context.Context) {
 	p.mu.Lock()
 	p.endPhase = end
 	want := p.want.Load()
-	p.status.Generation = want.Generation
+	p.status.Generation, p.serving = want.Generation, want.Launch
 	p.mu.Unlock()
 	p.attempts.are(want)
 	switch {
-	case p.earlier != nil && !p.earlier.servesAs(want):
+	case p.earlier != nil && !p.mayAdopt(want):
 		p.retire(phase, end, want)
 	case want.Fault != "":
 		p.refuse(phase, want)
@@ -315,8 +339,8 @@ func (p *Plugin) to(cause lifecycle.Cause, edit func(*plugin.Status)) {
 	}
 	p.status.State, p.status.Since = next, time.Now()
 	p.status.Reason, p.status.Message, p.status.RetryAt = "", "", nil
-	if next == plugin.Starting {
-		p.health = health{}
+	if next == plugin.Starting || cause == lifecycle.Reload {
+		p.health = health{} // of another instance
 	}
 	if edit != nil {
 		edit(&p.status)

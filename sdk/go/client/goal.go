@@ -61,6 +61,9 @@ func (g Goal) Deleted() bool { return g.text == goalDeleted }
 // by itself.
 func (g Goal) Met(r plugin.Resource) (bool, error) {
 	s := r.Status
+	if err := notFollowed(r); err != nil && s.Generation != r.Generation && !g.Deleted() {
+		return false, err
+	}
 	if s.State == "" || s.Generation != r.Generation && s.State != plugin.Stopped {
 		return false, nil // it is still on its way to what was applied
 	}

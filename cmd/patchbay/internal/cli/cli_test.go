@@ -71,6 +71,8 @@ func TestVerbs(t *testing.T) {
 		{"start again", "start hello", "", 0, []string{"plugin/hello running\n"}, nil},
 		{"restart", "restart hello", "", 0, []string{"plugin/hello restarted\n"}, nil},
 		{"restart without waiting", "restart hello --wait=false", "", 0, []string{"plugin/hello restart asked for\n"}, nil},
+		{"reload", "reload hello", "", 0, []string{"plugin/hello reloaded\n"}, nil},
+		{"reload that fails", "reload world", "", exitDiffers, nil, []string{"the old instance goes on; the new one: exit code 7"}},
 		{"wait", "wait hello world hello", "", 0, []string{"plugin/hello running\nplugin/world running\n"}, nil},
 		{"wait by label", "wait -l team=edge --for=condition=Ready", "", 0, []string{"plugin/hello condition=Ready\n", "plugin/world"}, nil},
 		{"wait for nobody", "wait nobody", "", 4, nil, []string{"not found"}},
@@ -133,7 +135,7 @@ func TestVerbs_callTheirRoutes(t *testing.T) {
 	called := map[string]bool{}
 	for _, args := range []string{
 		"apply -f " + good, "get plugins", "get operations hello", "get instances hello", "describe plugin hello", "delete plugin hello",
-		"start hello", "stop hello", "restart hello", "wait hello", "invoke hello greet", "logs hello", "logs hello world", "events", "events hello", "events --types",
+		"start hello", "stop hello", "restart hello", "reload hello", "wait hello", "invoke hello greet", "logs hello", "logs hello world", "events", "events hello", "events --types",
 		"get health", "diff -f " + good, "validate -f " + good, "gc --dry-run", "gc", "version",
 	} {
 		d.asked = nil

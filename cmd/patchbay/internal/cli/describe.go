@@ -140,16 +140,35 @@ func describeHealth(out io.Writer, s plugin.Status) error {
 	if s.LastStop != nil {
 		fmt.Fprintf(out, "\nLast stop:   %s ago: %s\n", age(s.LastStop.At, now), oneLine(stopText(*s.LastStop)))
 	}
+	if s.LastReload != nil {
+		fmt.Fprintf(out, "\nLast reload: %s ago: %s\n", age(s.LastReload.At, now), oneLine(reloadText(*s.LastReload)))
+	}
 	return nil
 }
 
 // stopText says a stop in a line: how long it took, and each step.
 func stopText(stop plugin.Stop) string {
-	var steps []string
-	for _, step := range stop.Steps {
-		steps = append(steps, fmt.Sprintf("%s %s %s", step.Name, step.Outcome, millis(step.DurationMillis)))
+	return fmt.Sprintf("took %s: %s", millis(stop.DurationMillis), stepsText(stop.Steps))
+}
+
+func stepsText(steps []plugin.StopStep) string {
+	var all []string
+	for _, step := range steps {
+		all = append(all, fmt.Sprintf("%s %s %s", step.Name, step.Outcome, millis(step.DurationMillis)))
 	}
-	return fmt.Sprintf("took %s: %s", millis(stop.DurationMillis), strings.Join(steps, ", "))
+	return strings.Join(all, ", ")
+}
+
+// reloadText says a reload in a line: where it stands, of what, why, and each step.
+func reloadText(r plugin.Reload) string {
+	text := fmt.Sprintf("%s, %s -> %s (generation %d)", r.Outcome, r.From, orDash(r.To), r.Generation)
+	if r.Message != "" {
+		text += ": " + r.Message
+	}
+	if len(r.Steps) > 0 {
+		text += "; " + stepsText(r.Steps)
+	}
+	return text
 }
 
 func millis(n int64) string { return (time.Duration(n) * time.Millisecond).String() }

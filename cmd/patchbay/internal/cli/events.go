@@ -103,6 +103,8 @@ func eventText(e plugin.Event) string {
 		text = changeText("deleted", e.Data)
 	case plugin.EventStop:
 		text = stoppedText(e.Data)
+	case plugin.EventReload:
+		text = reloadedText(e.Data)
 	case plugin.EventInvocations:
 		text = invocationsText(e.Data)
 	case plugin.EventDropped:
@@ -132,6 +134,14 @@ func stoppedText(data plugin.RawJSON) string {
 		return ""
 	}
 	return "stop " + stopText(stop)
+}
+
+func reloadedText(data plugin.RawJSON) string {
+	var r plugin.Reload
+	if json.Unmarshal(data, &r) != nil {
+		return ""
+	}
+	return "reload " + reloadText(r)
 }
 
 func changeText(verb string, data plugin.RawJSON) string {
