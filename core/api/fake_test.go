@@ -105,6 +105,11 @@ func (s *shelf) List(after string, limit int, match func(map[string]string) bool
 	return page, ""
 }
 
+func (s *shelf) Instances(name string) ([]plugin.Status, bool) {
+	r, ok := s.Get(name)
+	return []plugin.Status{r.Status}, ok
+}
+
 func (s *shelf) Operations(_ context.Context, name string) ([]plugin.Operation, error) {
 	if _, ok := s.Get(name); !ok {
 		return nil, fmt.Errorf("plugin %q: %w", name, plugin.ErrNotFound)

@@ -42,6 +42,10 @@ type Status struct {
 	Since   time.Time `json:"since"`
 	// Generation is the manifest's generation that this state is of.
 	Generation int64 `json:"generation"`
+	// Instances is how many instances there are to be, Ready how many of them are
+	// running; 0 in the status of a single one of several.
+	Instances int `json:"instances,omitempty"`
+	Ready     int `json:"ready,omitempty"`
 	// Restarts counts launches after the first, since the daemon started.
 	Restarts int        `json:"restarts"`
 	RetryAt  *time.Time `json:"retryAt,omitempty"`
@@ -64,6 +68,12 @@ type Status struct {
 	// Streams is the state of each declared stream.
 	Streams []StreamStatus `json:"streams,omitempty"`
 }
+
+// ReasonLazy is the reason of a plugin that starts at its first call.
+const ReasonLazy = "Lazy"
+
+// Asleep reports a plugin that starts at its first call, which has not come.
+func (s Status) Asleep() bool { return s.State == Pending && s.Reason == ReasonLazy }
 
 // Reload is how one instance took the place of another, or did not: the new one is
 // launched beside the old, probed, and gets the calls; then the old one ends.

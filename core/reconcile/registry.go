@@ -70,6 +70,15 @@ func (r Registry) List(after string, limit int, match func(map[string]string) bo
 	return page, ""
 }
 
+// Instances tells of each instance of a plugin, or of its place.
+func (r Registry) Instances(name string) ([]plugin.Status, bool) {
+	p, ok := r.supervised(name)
+	if !ok {
+		return nil, false
+	}
+	return p.Instances(), true
+}
+
 // Operations lists what a plugin offers. It waits for one that is starting.
 func (r Registry) Operations(ctx context.Context, name string) ([]plugin.Operation, error) {
 	p, ok := r.Lookup(name)
@@ -183,20 +192,25 @@ func (r Registry) Delete(ctx context.Context, name string, expect store.Expect) 
 // run tries it again.
 func (r Registry) Desire(ctx context.Context, name string, desired plugin.Desired) (plugin.Resource, error) {
 	return r.change(ctx, name, func(record *store.Record) error {
-		var state plugin.State
-		if p, ok := r.supervised(name); ok {
-			state = p.Status().State
-		}
-		again := desired == plugin.DesiredRunning && (state == plugin.Failed || state == plugin.Finished || state == plugin.Backoff)
+		p, ok := r.supervised(name)
+		again := ok && desired == plugin.DesiredRunning && slices.ContainsFunc(p.Instances(), ended)
 		if record.Desired == desired && !again {
 			return errUnchanged
 		}
 		record.Desired = desired
-		if again {
+		switch {
+		case again && p.MayReload() == nil: // some others run: they lose no call
+			record.Reload++
+		case again:
 			record.Restart++
 		}
 		return nil
 	})
+}
+
+// ended reports an instance that starts again later, or not at all.
+func ended(s plugin.Status) bool {
+	return s.State == plugin.Failed || s.State == plugin.Finished || s.State == plugin.Backoff
 }
 
 // Restart replaces the plugin's instance, or starts it.

@@ -202,7 +202,7 @@ func (p *pipe) Close() error                             { return nil }
 type world struct {
 	t       *testing.T
 	adapter *adapter
-	plugin  *supervise.Plugin
+	plugin  *supervise.Pool
 	want    supervise.Want
 	changes chan plugin.StateChange
 	asked   atomic.Pointer[string] // the subject of the last request on the bus

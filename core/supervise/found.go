@@ -271,7 +271,7 @@ func (p *Plugin) adopt(ctx context.Context, f *Found, want *Want) (one *living, 
 	if err != nil {
 		env = nil
 	}
-	one = newLiving(f.Instance, f.dir, adapter, f.want())
+	one = p.newLiving(f.Instance, f.dir, adapter, f.want())
 	one.since, one.adopted = f.Since, true
 	if f.Fits {
 		one.want = want

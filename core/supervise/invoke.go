@@ -12,8 +12,7 @@ import (
 // stops are over by then.
 const retryStopping = time.Second
 
-// Invoke calls one operation. It waits for a plugin that is on its way up, and
-// for no other. More than spec.limits.inFlight at the same time are ErrBusy.
+// Invoke is Pool.Invoke.
 func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (result plugin.Result, err error) {
 	one, err := p.enter(ctx)
 	if err != nil {
@@ -32,8 +31,7 @@ func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (result plugi
 	return one.instance.Invoke(ctx, in)
 }
 
-// InvokeStream calls one operation and hands on its answer in parts. A plugin
-// that cannot answer in parts sends one.
+// InvokeStream is Pool.InvokeStream.
 func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) (err error) {
 	one, err := p.enter(ctx)
 	if err != nil {
@@ -61,7 +59,7 @@ func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send fu
 	return send(result.Data)
 }
 
-// Describe lists the operations of the plugin.
+// Describe is Pool.Describe.
 func (p *Plugin) Describe(ctx context.Context) (operations []plugin.Operation, err error) {
 	one, err := p.enter(ctx)
 	if err != nil {
@@ -79,24 +77,15 @@ func (p *Plugin) Describe(ctx context.Context) (operations []plugin.Operation, e
 	return d.Describe(ctx)
 }
 
-// enter takes a place among the invocations in flight, of the plugin and of the
-// instance that it returns; leave gives it back.
+// enter takes a place among the invocations in flight of an instance of the pool;
+// leave gives it back.
 func (p *Plugin) enter(ctx context.Context) (*living, error) {
 	for {
-		if limit := p.inFlightLimit(); p.inFlight.Add(1) > limit {
-			p.inFlight.Add(-1)
-			return nil, fmt.Errorf("%w: %d invocations are in flight (spec.limits.inFlight); try again", plugin.ErrBusy, limit)
+		one, err := p.pool.take()
+		if one != nil || err != nil {
+			return one, err
 		}
-		one := p.living.Load()
-		if one != nil {
-			if one.inFlight.Add(1); p.living.Load() == one { // else it may be drained already
-				return one, nil
-			}
-			p.leave(one)
-			continue
-		}
-		p.inFlight.Add(-1)
-		if err := p.await(ctx); err != nil {
+		if err := p.pool.await(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -107,36 +96,11 @@ func (p *Plugin) inFlightLimit() int64 {
 }
 
 func (p *Plugin) leave(one *living) {
-	p.inFlight.Add(-1)
+	one.of.inFlight.Add(-1)
 	if one.inFlight.Add(-1) == 0 && one.draining.Load() {
 		select {
 		case one.idle <- struct{}{}:
 		default: // it is told already
-		}
-	}
-}
-
-// await waits for a plugin that is on its way up. As many may wait as may be in
-// flight.
-func (p *Plugin) await(ctx context.Context) error {
-	defer p.waiting.Add(-1)
-	if limit := p.inFlightLimit(); p.waiting.Add(1) > limit {
-		return fmt.Errorf("%w: %d invocations wait for it to start; try again", plugin.ErrBusy, limit)
-	}
-	for {
-		changed, over, status := p.nextChange()
-		if p.living.Load() != nil {
-			return nil
-		}
-		if !comingUp(status.State, p.want.Load().Desired) {
-			return notRunning(status)
-		}
-		select {
-		case <-changed:
-		case <-over:
-			return &plugin.Later{Err: fmt.Errorf("%w: it is stopping, for good or with the daemon", plugin.ErrUnavailable), After: retryStopping}
-		case <-ctx.Done():
-			return fmt.Errorf("%w: it is still %s", plugin.ErrDeadline, status.State)
 		}
 	}
 }

@@ -28,7 +28,7 @@ func (p *Plugin) offerRuns(phase context.Context, want *Want) {
 	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Facts, s.Limits, s.LastWords = nil, nil, nil })
 	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
 	defer cancel()
-	one := newLiving("", "", p.deps.Adapters[want.Manifest.Spec.Adapter], want)
+	one := p.newLiving("", "", p.deps.Adapters[want.Manifest.Spec.Adapter], want)
 	one.job = &jobs{want: want, ctx: ctx}
 	p.to(lifecycle.Ready, func(s *plugin.Status) {
 		because("Job", "launched once per invocation")(s)

@@ -23,6 +23,7 @@ const lastWordsMax = 50
 
 // living is one instance and all that it owns.
 type living struct {
+	of       *Plugin
 	id       string
 	dir      string
 	instance plugin.Instance
@@ -42,8 +43,8 @@ type living struct {
 	canBeLeft bool          // its record is written; to be read after recorded is closed
 }
 
-func newLiving(id, dir string, adapter plugin.Adapter, want *Want) *living {
-	return &living{id: id, dir: dir, adapter: adapter, want: want, idle: make(chan struct{}, 1)}
+func (p *Plugin) newLiving(id, dir string, adapter plugin.Adapter, want *Want) *living {
+	return &living{of: p, id: id, dir: dir, adapter: adapter, want: want, idle: make(chan struct{}, 1)}
 }
 
 // live is one life: from launch to grave, and the wait for the next. The instance may
@@ -54,6 +55,7 @@ func (p *Plugin) live(phase context.Context, want *Want) {
 		p.didNotStart(phase, want, err)
 		return
 	}
+	p.pool.news.wake() // whatever has begun is not for the first call to begin
 	p.rise(one)
 	for {
 		endStreams := p.startStreams(phase, one)
@@ -242,7 +244,7 @@ func (e *startError) Unwrap() error { return e.err }
 // prepare makes the folder and the log of a new instance.
 func (p *Plugin) prepare(adapter plugin.Adapter, id string, want *Want) (*living, error) {
 	// The folder has the random part of the id only: its path has to be short.
-	one := newLiving(id, filepath.Join(p.deps.RunDir, strings.TrimPrefix(id, p.name+"-")), adapter, want)
+	one := p.newLiving(id, filepath.Join(p.deps.RunDir, strings.TrimPrefix(id, p.name+"-")), adapter, want)
 	if _, resident := adapter.(plugin.Resident); resident {
 		one.dir = ""
 	} else if err := os.Mkdir(one.dir, 0o700); err != nil {

@@ -49,9 +49,8 @@ func (p *Plugin) canFollow(want *Want) bool {
 	return one != nil && one.job == nil && p.mayOverlap(one.want, want)
 }
 
-// MayReload returns nil when a new instance can be launched beside the one that runs,
-// else why not.
-func (p *Plugin) MayReload() error {
+// mayReload is Pool.MayReload for one instance.
+func (p *Plugin) mayReload() error {
 	one, want := p.living.Load(), p.Wanted()
 	switch {
 	case want.Manifest.Spec.Mode == plugin.Job:
@@ -169,6 +168,10 @@ func (p *Plugin) launchBeside(phase context.Context, old *living) *successor {
 
 // bringBeside launches and asks for the first sign of life. On error nothing is left.
 func (p *Plugin) bringBeside(ctx context.Context, n *successor) (err error) {
+	if err := p.pool.turn.take(ctx, n.want); err != nil {
+		return err
+	}
+	defer func() { p.pool.turn.give(ctx, n.want, err) }()
 	n.steps.do("launch", func() string {
 		n.one, err = p.launchAside(ctx, n.reload.To, n.want)
 		return outcomeOf(err)

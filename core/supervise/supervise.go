@@ -4,8 +4,8 @@
 // A [Plugin] is one goroutine (Run) that is the only one to change the plugin's
 // state, through one function (to) and one table (core/lifecycle); every change
 // is handed to Deps.Changed in order. Its life is a row of phases: resting,
-// living, waiting to retry. [Plugin.Set] gives it a new wish and ends the phase
-// that the wish contradicts; nothing else interrupts it.
+// living, waiting to retry. A new wish ends the phase that it contradicts; nothing
+// else interrupts it. A [Pool] is as many of them as the plugin is to have instances.
 //
 // A wish that only another instance serves need not end the life of the one that
 // runs, where the adapter can have two at once: the new one is launched beside it,
@@ -141,11 +141,13 @@ type Deps struct {
 	Log      *slog.Logger
 }
 
-// Plugin supervises one plugin. All its methods may be called at once; Run only
-// once.
+// Plugin supervises one instance of a plugin. All its methods may be called at once;
+// Run only once.
 type Plugin struct {
 	name string
 	deps *Deps
+	pool *Pool
+	quit context.CancelCauseFunc // ends Run; nil before it began, and for the first of a pool; the pool's
 
 	want atomic.Pointer[Want] // set under mu
 
@@ -157,12 +159,9 @@ type Plugin struct {
 	serving  string // Want.Launch of the instance that runs, or is launched in this phase
 	streams  []*stream
 	endPhase context.CancelFunc
-	changed  chan struct{}   // closed at the next change; nil while nobody waits
-	over     <-chan struct{} // closed when Run shall end; nil before it began
 
 	living   atomic.Pointer[living]
 	inFlight atomic.Int64
-	waiting  atomic.Int64
 	follow   chan struct{} // told when the instance that runs is to be followed by another
 
 	attempts attempts // owned by Run
@@ -175,27 +174,26 @@ type Plugin struct {
 	lost   atomic.Int32   // instances that strays may still have
 }
 
-// New makes the supervisor of a plugin; Run sets it going.
-func New(deps *Deps, want Want) *Plugin {
-	p := &Plugin{name: want.Manifest.Metadata.Name, deps: deps, follow: make(chan struct{}, 1)}
+func newPlugin(pool *Pool, want Want) *Plugin {
+	p := &Plugin{name: want.Manifest.Metadata.Name, deps: pool.deps, pool: pool, follow: make(chan struct{}, 1)}
 	p.status = plugin.Status{Plugin: p.name, Instance: p.name, State: plugin.Pending, Since: time.Now()}
 	p.takeOver(&want)
 	p.concludeLocked() // nobody else has it yet
 	return p
 }
 
-// Expect gives the plugin the instance that an earlier daemon left of it. It is for
+// expect gives the plugin the instance that an earlier daemon left of it. It is for
 // before Run.
-func (p *Plugin) Expect(f *Found) { p.earlier = f }
+func (p *Plugin) expect(f *Found) { p.earlier = f }
 
-// takeOver makes a wish the present one. The caller holds mu, or is New.
+// takeOver makes a wish the present one. The caller holds mu, or is newPlugin.
 func (p *Plugin) takeOver(want *Want) {
 	p.want.Store(want)
 	p.status.Adapter = want.Manifest.Spec.Adapter
 }
 
-// Set tells how the plugin is wanted from now on. It does not wait.
-func (p *Plugin) Set(want Want) {
+// set tells how the plugin is wanted from now on. It does not wait.
+func (p *Plugin) set(want Want) {
 	if p.take(&want) {
 		p.refresh(func(s *plugin.Status) { s.Generation = want.Generation }) // what runs is of this one, too
 	}
@@ -261,9 +259,6 @@ func (p *Plugin) statusLocked() plugin.Status {
 // returns once everything of it is gone.
 func (p *Plugin) Run(ctx context.Context) {
 	defer p.strays.Wait()
-	p.mu.Lock()
-	p.over = ctx.Done()
-	p.mu.Unlock()
 	for ctx.Err() == nil || p.earlier != nil && !p.earlier.asked {
 		p.phase(ctx)
 	}
@@ -294,6 +289,8 @@ func (p *Plugin) phase(ctx context.Context) {
 		p.rest(phase)
 	case want.Manifest.Spec.Mode == plugin.Job:
 		p.offerRuns(phase, want)
+	case want.Manifest.Spec.Start == plugin.Lazy && p.earlier == nil && p.pool.news.asleep() != nil:
+		p.doze(phase)
 	default:
 		p.live(phase, want)
 	}
@@ -306,6 +303,20 @@ func (p *Plugin) rest(phase context.Context) {
 	}
 	p.attempts.forget()
 	<-phase.Done()
+}
+
+// doze leaves the plugin asleep until its first call, or until the phase ends.
+func (p *Plugin) doze(phase context.Context) {
+	why := because(plugin.ReasonLazy, "it starts at its first call (spec.start)")
+	if p.state() == plugin.Pending {
+		p.refresh(why)
+	} else {
+		p.to(lifecycle.Doze, why)
+	}
+	select {
+	case <-p.pool.news.asleep():
+	case <-phase.Done():
+	}
 }
 
 // refuse keeps a plugin failed whose stored manifest is not accepted.
@@ -347,11 +358,8 @@ func (p *Plugin) to(cause lifecycle.Cause, edit func(*plugin.Status)) {
 	}
 	p.concludeLocked()
 	change := plugin.StateChange{From: from, To: next, Cause: string(cause), Status: p.statusLocked()}
-	if p.changed != nil {
-		close(p.changed)
-		p.changed = nil
-	}
 	p.mu.Unlock()
+	p.pool.news.tell()
 	p.told = change.Status.Instance
 	p.deps.Changed(change)
 }
@@ -367,15 +375,4 @@ func (p *Plugin) refresh(edit func(*plugin.Status)) {
 	p.mu.Unlock()
 	p.told = status.Instance
 	p.deps.Refreshed(status)
-}
-
-// nextChange returns a channel that is closed when the state changes next, one
-// that is closed when there will be no next life, and the status now.
-func (p *Plugin) nextChange() (changed, over <-chan struct{}, status plugin.Status) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.changed == nil {
-		p.changed = make(chan struct{})
-	}
-	return p.changed, p.over, p.status
 }

@@ -84,6 +84,8 @@ func (g Goal) Met(r plugin.Resource) (bool, error) {
 // settled reports a state that only somebody's wish changes.
 func settled(r plugin.Resource) bool {
 	switch r.Status.State {
+	case plugin.Pending:
+		return r.Status.Asleep() // or a call
 	case plugin.Failed, plugin.Finished:
 		return r.Desired != plugin.DesiredStopped
 	case plugin.Stopped:

@@ -89,10 +89,13 @@ func Why(s plugin.Status) string {
 }
 
 // IsRunning is for Wait after Start and Apply: the plugin's present generation
-// answers, or ended with success.
+// answers, ended with success, or starts at its first call.
 func IsRunning(r plugin.Resource) (bool, error) {
 	if r.Status.Generation != r.Generation {
 		return false, notFollowed(r)
+	}
+	if r.Status.Asleep() {
+		return true, nil
 	}
 	switch r.Status.State {
 	case plugin.Running, plugin.Finished:

@@ -61,7 +61,11 @@ func describePlugin(ctx context.Context, out io.Writer, c *client.Client, name s
 		return err
 	}
 	fmt.Fprint(out, indent(spec.String()))
-	describeOperations(ctx, out, c, name)
+	if r.Status.Asleep() { // to ask would be its first call
+		fmt.Fprintln(out, "\nOperations: not known: it starts at its first call")
+	} else {
+		describeOperations(ctx, out, c, name)
+	}
 	describeEvents(ctx, out, c, name)
 	return nil
 }
@@ -76,6 +80,7 @@ func describeStatus(out io.Writer, r plugin.Resource) error {
 		{"Since:", s.Since.Local().Format(time.DateTime) + " (" + age(s.Since, time.Now()) + ")"},
 		{"Wanted:", string(r.Desired)},
 		{"Generation:", fmt.Sprintf("%d (running: %d, revision %d)", r.Generation, s.Generation, r.Revision)},
+		{"Instances:", readyOf(s) + " ready"},
 		{"Instance:", orDash(s.Instance)},
 		{"Restarts:", strconv.Itoa(s.Restarts)},
 		{"In flight:", strconv.Itoa(s.InFlight)},
