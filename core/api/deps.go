@@ -55,6 +55,10 @@ type Plugins interface {
 	Desire(ctx context.Context, name string, d plugin.Desired) (plugin.Resource, error)
 	Restart(ctx context.Context, name string) (plugin.Resource, error)
 	Reload(ctx context.Context, name string) (plugin.Resource, error)
+	// Revisions lists what was applied, newest first.
+	Revisions(ctx context.Context, name string) ([]plugin.Revision, error)
+	Pin(ctx context.Context, name string) (plugin.Resource, error)
+	Unpin(ctx context.Context, name string) (plugin.Resource, error)
 }
 
 // Invoker brings invocations to plugins: core/dispatch.

@@ -73,6 +73,7 @@ type Change struct {
 	Revision   uint64  `json:"revision" doc:"The store's revision of the manifest: its ETag."`
 	Generation int64   `json:"generation" doc:"Counts changes of the spec, from 1."`
 	Desired    Desired `json:"desired" enum:"running,stopped"`
+	Pinned     bool    `json:"pinned,omitempty" doc:"Its spec must not change."`
 }
 
 // InvocationRecord is one finished invocation.

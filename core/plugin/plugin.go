@@ -183,6 +183,13 @@ type Overlapper interface {
 	Overlap(m Manifest) error
 }
 
+// Digester is implemented by an Instance that knows what it runs.
+type Digester interface {
+	// Digest returns what spec.digest has to say for a launch of the very same.
+	// ErrConflict: another launch of the manifest would run something else.
+	Digest(ctx context.Context) (string, error)
+}
+
 // Survivor is implemented by an Instance that can outlive the daemon.
 type Survivor interface {
 	// Handle returns what Adopt needs to find the instance again. It may hold

@@ -173,7 +173,9 @@ type Resource struct {
 	// Generation counts changes of the spec, from 1.
 	Generation int64   `json:"generation"`
 	Desired    Desired `json:"desired"`
-	Status     Status  `json:"status"`
+	// Pin is set while the spec must not change.
+	Pin    *Pin   `json:"pin,omitempty"`
+	Status Status `json:"status"`
 }
 
 // LogStream is where a line came from.

@@ -31,6 +31,8 @@ type Store interface {
 	List() []*store.Record
 	Put(ctx context.Context, r store.Record, expect store.Expect) (store.Record, error)
 	Delete(ctx context.Context, name string, expect store.Expect) error
+	// History returns what was written of a plugin since it was created, oldest first.
+	History(ctx context.Context, name string) ([]store.Past, error)
 	// Watch tells names that changed, until ctx ends.
 	Watch(ctx context.Context) <-chan string
 }
@@ -234,10 +236,14 @@ func (e *entry) set(record store.Record) {
 }
 
 func (e *entry) want(record store.Record) supervise.Want {
-	return supervise.Want{
+	want := supervise.Want{
 		Manifest: record.Manifest.WithDefaults(), Generation: record.Generation,
 		Desired: record.Desired, Launch: strconv.Itoa(e.launches), Restart: record.Restart, Reload: record.Reload, Fault: record.Fault,
 	}
+	if record.Pin != nil {
+		want.Digest = record.Pin.Digest
+	}
+	return want
 }
 
 // restarts reports whether the running instance of the old manifest cannot serve

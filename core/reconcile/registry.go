@@ -42,7 +42,7 @@ func (r Registry) Get(name string) (plugin.Resource, bool) {
 
 func (r Registry) resource(record store.Record) plugin.Resource {
 	out := plugin.Resource{
-		Manifest: record.Manifest, Revision: record.Revision, Generation: record.Generation, Desired: record.Desired,
+		Manifest: record.Manifest, Revision: record.Revision, Generation: record.Generation, Desired: record.Desired, Pin: record.Pin,
 	}
 	name := record.Manifest.Metadata.Name
 	if p, ok := r.supervised(name); ok {
@@ -102,6 +102,9 @@ func (r Registry) Put(ctx context.Context, m plugin.Manifest, expect store.Expec
 		changes := manifest.Diff(old.Manifest, m)
 		if exists && len(changes) == 0 && old.Fault == "" {
 			return old, errUnchanged
+		}
+		if old.Pin != nil && slices.ContainsFunc(changes, ofSpec) {
+			return old, old.Pin.Refuses(name)
 		}
 		next := old
 		next.Manifest, next.Fault = m, ""
@@ -165,7 +168,7 @@ func met(expect store.Expect, old store.Record, exists bool) error {
 }
 
 func (r Registry) tell(eventType string, record store.Record) {
-	data, err := json.Marshal(plugin.Change{Revision: record.Revision, Generation: record.Generation, Desired: record.Desired})
+	data, err := json.Marshal(plugin.Change{Revision: record.Revision, Generation: record.Generation, Desired: record.Desired, Pinned: record.Pin != nil})
 	if err != nil {
 		return // numbers and a word: cannot be
 	}

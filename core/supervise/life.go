@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
@@ -212,8 +213,10 @@ func (p *Plugin) launch(ctx context.Context, id string, want *Want, input []byte
 	defer startup.asker.close()
 	ctx, cancel := context.WithTimeout(ctx, want.Manifest.Spec.Timeouts.Start.Std())
 	defer cancel()
+	m := want.Manifest
+	m.Spec.Digest = cmp.Or(m.Spec.Digest, want.Digest)
 	err = p.bringUp(ctx, one, plugin.Launch{
-		ID: one.id, Manifest: want.Manifest, Input: input, Env: env, Dir: one.dir,
+		ID: one.id, Manifest: m, Input: input, Env: env, Dir: one.dir,
 		Output: one.log, Host: p.deps.Host(p.name), Node: p.deps.Node,
 	})
 	if err == nil {

@@ -1,8 +1,10 @@
 package supervise
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -163,6 +165,23 @@ func (p *Pool) MayReload() (err error) {
 		}
 	}
 	return err
+}
+
+// Digest is that of what the instances run, as spec.digest names it; empty when nothing
+// runs or the adapter cannot tell. ErrConflict: they do not run the same, or what they
+// run cannot be launched again.
+func (p *Pool) Digest(ctx context.Context) (digest string, err error) {
+	for _, m := range p.all() {
+		one, err := m.digest(ctx)
+		switch {
+		case err != nil:
+			return "", err
+		case one != "" && digest != "" && one != digest:
+			return "", fmt.Errorf("%w: some instances run %s, others %s; reload them", plugin.ErrConflict, digest, one)
+		}
+		digest = cmp.Or(digest, one)
+	}
+	return digest, nil
 }
 
 // Has reports whether the last instance of a member is this one.

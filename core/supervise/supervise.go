@@ -50,6 +50,9 @@ type Want struct {
 	// Reload counts the requests to reload, over all daemons: a wish with another
 	// count is served by an instance that is launched beside the old one.
 	Reload int64
+	// Digest is that of what may be launched, if the manifest names none: the plugin is
+	// pinned. An instance that runs goes on.
+	Digest string
 	// Fault is why this daemon does not accept the manifest that is stored; then
 	// nothing runs.
 	Fault string

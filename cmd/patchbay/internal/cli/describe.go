@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -84,6 +85,9 @@ func describeStatus(out io.Writer, r plugin.Resource) error {
 		{"Instance:", orDash(s.Instance)},
 		{"Restarts:", strconv.Itoa(s.Restarts)},
 		{"In flight:", strconv.Itoa(s.InFlight)},
+	}
+	if r.Pin != nil {
+		rows = append(rows, []string{"Pinned:", fmt.Sprintf("generation %d, %s", r.Pin.Generation, cmp.Or(r.Pin.Digest, "no digest"))})
 	}
 	if s.RetryAt != nil {
 		rows = append(rows, []string{"Next try:", s.RetryAt.Local().Format(time.DateTime)})

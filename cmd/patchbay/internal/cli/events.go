@@ -149,7 +149,11 @@ func changeText(verb string, data plugin.RawJSON) string {
 	if json.Unmarshal(data, &c) != nil {
 		return ""
 	}
-	return fmt.Sprintf("%s: generation %d, revision %d, wanted %s", verb, c.Generation, c.Revision, c.Desired)
+	text := fmt.Sprintf("%s: generation %d, revision %d, wanted %s", verb, c.Generation, c.Revision, c.Desired)
+	if c.Pinned {
+		text += ", pinned"
+	}
+	return text
 }
 
 func droppedText(data plugin.RawJSON) string {

@@ -42,6 +42,10 @@ func newDaemon(t *testing.T) *daemon {
 		"POST /v1/plugins/{name}/stop":               d.become(plugin.Stopped),
 		"POST /v1/plugins/{name}/restart":            d.restart,
 		"POST /v1/plugins/{name}/reload":             d.reload,
+		"POST /v1/plugins/{name}/rollback":           d.restart,
+		"POST /v1/plugins/{name}/pin":                d.pin,
+		"POST /v1/plugins/{name}/unpin":              d.one,
+		"GET /v1/plugins/{name}/revisions":           d.revisions,
 		"GET /v1/plugins/{name}/operations":          d.operations,
 		"GET /v1/plugins/{name}/instances":           d.instances,
 		"POST /v1/plugins/{name}/operations/{op...}": d.invoke,
@@ -184,6 +188,21 @@ func (d *daemon) reload(w http.ResponseWriter, r *http.Request) {
 	}
 	d.mu.Unlock()
 	d.one(w, r)
+}
+
+func (d *daemon) pin(w http.ResponseWriter, r *http.Request) {
+	if known(w, r) {
+		answer(w, plugin.Resource{Pin: &plugin.Pin{Generation: 2, Digest: "sha256:ab"}})
+	}
+}
+
+func (d *daemon) revisions(w http.ResponseWriter, r *http.Request) {
+	if known(w, r) {
+		answer(w, wire.RevisionList{Items: []plugin.Revision{
+			{Generation: 2, Applied: time.Now().Add(-time.Hour), Current: true},
+			{Generation: 1, Applied: time.Now().Add(-2 * time.Hour), Fault: "spec.quantum: is no field"},
+		}})
+	}
 }
 
 func (d *daemon) operations(w http.ResponseWriter, r *http.Request) {

@@ -26,8 +26,8 @@ func (a *app) get() *cobra.Command {
 		Use:   "get",
 		Short: "Show plugins, or the operations of one",
 	}
-	kindsOnly(cmd, "plugins [NAME...], operations NAME, instances NAME, health")
-	cmd.AddCommand(a.getPlugins(), a.getOperations(), a.getInstances(), a.getHealth())
+	kindsOnly(cmd, "plugins [NAME...], operations NAME, instances NAME, revisions NAME, health")
+	cmd.AddCommand(a.getPlugins(), a.getOperations(), a.getInstances(), a.getRevisions(), a.getHealth())
 	return cmd
 }
 
