@@ -21,10 +21,11 @@ type Options struct {
 type Adapter struct{ options Options }
 
 var (
-	_ plugin.Adapter   = (*Adapter)(nil)
-	_ plugin.Specifier = (*Adapter)(nil)
-	_ plugin.Adopter   = (*Adapter)(nil)
-	_ plugin.Sweeper   = (*Adapter)(nil)
+	_ plugin.Adapter    = (*Adapter)(nil)
+	_ plugin.Specifier  = (*Adapter)(nil)
+	_ plugin.Adopter    = (*Adapter)(nil)
+	_ plugin.Sweeper    = (*Adapter)(nil)
+	_ plugin.Overlapper = (*Adapter)(nil)
 )
 
 // New returns the adapter.
@@ -84,6 +85,10 @@ func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON)
 	}
 	return i, nil
 }
+
+// Overlap allows two instances: each has a process, a folder and sockets of its own.
+// What their code shares, such as a port or a file, is for spec.update.
+func (*Adapter) Overlap(plugin.Manifest) error { return nil }
 
 // Strays lists the processes of plugins that bear the node's mark and are not kept.
 func (*Adapter) Strays(_ context.Context, node string, keep func(instance string) bool) ([]plugin.Stray, error) {

@@ -50,6 +50,7 @@ var (
 	_ plugin.Inspector     = (*instance)(nil)
 	_ plugin.Survivor      = (*instance)(nil)
 	_ plugin.Limited       = (*instance)(nil)
+	_ plugin.Digester      = (*instance)(nil)
 )
 
 func newInstance(p *process, g greeting, to link) *instance {
@@ -152,6 +153,15 @@ func (i *instance) Handle(ctx context.Context) (plugin.RawJSON, error) {
 		return nil, err
 	}
 	return writeHandle(child, i.greeting, i.own)
+}
+
+// Digest is that of the executable.
+func (i *instance) Digest(context.Context) (string, error) {
+	c, err := compile(i.launch.Manifest)
+	if err != nil {
+		return "", fmt.Errorf("digest: %w: %w", plugin.ErrConflict, err)
+	}
+	return i.Process.Digest(c.path)
 }
 
 // Leave closes the connection, which a plugin survives, and asks nothing of it.
