@@ -273,11 +273,11 @@ func TestGRPC_describes(t *testing.T) {
 	for _, op := range ops {
 		names = append(names, op.Name)
 	}
-	if got, want := strings.Join(names, " "), "Count Echo Exit Metadata Print Refuse Slow"; got != want {
+	if got, want := strings.Join(names, " "), "Chat Count Echo Exit Fail Flood Hold Metadata Print Refuse Slow Sum Tally"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	echoed := ops[1]
-	if want := `{"additionalProperties":false,"properties":{"text":{"type":"string"}},"type":"object"}`; string(echoed.Input) != want || echoed.Summary != "patchbay.tiny.v1.Tiny/Echo" || echoed.Streams || !ops[0].Streams {
+	echoed := ops[2]
+	if want := `{"additionalProperties":false,"properties":{"text":{"type":"string"}},"type":"object"}`; string(echoed.Input) != want || echoed.Summary != "patchbay.tiny.v1.Tiny/Echo" || echoed.Streams || !ops[1].Streams || !ops[0].TakesStream {
 		t.Errorf("got %+v", echoed)
 	}
 }

@@ -175,11 +175,9 @@ func (c *catalog) hint(operation string) string {
 func (c *catalog) operations() []plugin.Operation {
 	list := make([]plugin.Operation, 0, len(c.all))
 	for _, m := range c.all {
-		if m.clientStreams {
-			continue
-		}
 		list = append(list, plugin.Operation{
-			Name: m.name(), Summary: m.full, Input: messageSchema(m.in), Output: messageSchema(m.out), Streams: m.serverStreams,
+			Name: m.name(), Summary: m.full, Input: messageSchema(m.in), Output: messageSchema(m.out),
+			Streams: m.serverStreams, TakesStream: m.clientStreams,
 		})
 	}
 	return list

@@ -23,7 +23,8 @@ type transcoder struct {
 }
 
 func newTranscoder(types *dynamicpb.Types) transcoder {
-	return transcoder{in: protojson.UnmarshalOptions{Resolver: types}, out: protojson.MarshalOptions{Resolver: types}}
+	all := messageTypes{types}
+	return transcoder{in: protojson.UnmarshalOptions{Resolver: all}, out: protojson.MarshalOptions{Resolver: all}}
 }
 
 // wire returns m's argument in wire form. The error is what is wrong with data.

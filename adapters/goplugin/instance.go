@@ -16,6 +16,8 @@ type link interface {
 	invoke(ctx context.Context, in plugin.Invocation, send func([]byte) error) error
 	// streams reports an operation whose answer comes in parts.
 	streams(operation string) bool
+	// takesParts reports an operation whose argument comes in parts.
+	takesParts(operation string) bool
 	operations() []plugin.Operation
 	probe(ctx context.Context) error
 	// quit asks the plugin to end.
@@ -47,6 +49,7 @@ var (
 	_ plugin.Stepper       = (*instance)(nil)
 	_ plugin.Describer     = (*instance)(nil)
 	_ plugin.StreamInvoker = (*instance)(nil)
+	_ plugin.PartsTaker    = (*instance)(nil)
 	_ plugin.Inspector     = (*instance)(nil)
 	_ plugin.Survivor      = (*instance)(nil)
 	_ plugin.Limited       = (*instance)(nil)
@@ -113,6 +116,9 @@ func (i *instance) InvokeStream(ctx context.Context, in plugin.Invocation, send 
 	}
 	return i.link.invoke(ctx, in, send)
 }
+
+// TakesParts reports a method of gRPC whose argument is a stream.
+func (i *instance) TakesParts(operation string) bool { return i.link.takesParts(operation) }
 
 // Probe asks the protocol's own sign of life.
 func (i *instance) Probe(ctx context.Context) error { return i.link.probe(ctx) }

@@ -131,6 +131,8 @@ func refusal(operation string, no *plugin.Refusal) error {
 
 func (*netrpc) streams(string) bool { return false }
 
+func (*netrpc) takesParts(string) bool { return false }
+
 func (n *netrpc) operations() []plugin.Operation {
 	list := make([]plugin.Operation, 0, len(n.methods))
 	for _, m := range n.methods {

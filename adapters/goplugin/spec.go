@@ -2,6 +2,7 @@ package goplugin
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -23,7 +24,9 @@ type Spec struct {
 	Plugin    string    `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
 	Describe  Describe  `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
 	// Metadata's "*" is for all operations.
-	Metadata map[string]map[string]string `json:"metadata,omitempty" doc:"gRPC: metadata sent with each call of an operation; under \"*\", with every call."`
+	Metadata map[string]map[string]string `json:"metadata,omitempty" doc:"gRPC: metadata sent with each call of an operation; under \"*\", with every call. The value of a key that ends in -bin is base64."`
+	// CallerMetadata leaves out the trace, which is always carried.
+	CallerMetadata []string `json:"callerMetadata,omitempty" doc:"gRPC: keys of metadata that callers may send, a * at the end standing for the rest; others are denied. Without it callers may send any."`
 }
 
 // Handshake is go-plugin's HandshakeConfig.
@@ -170,16 +173,23 @@ func (c *compiled) checkTransport(faults *plugin.Faults) {
 		faults.Add("spec.goplugin.transport", "grpc tells its own services; leave out plugin and describe, which are for netrpc")
 	case c.Transport == transportNetRPC && len(c.Metadata) > 0:
 		faults.Add("spec.goplugin.metadata", "net/rpc carries none; leave it out")
+	case c.Transport == transportNetRPC && len(c.CallerMetadata) > 0:
+		faults.Add("spec.goplugin.callerMetadata", "net/rpc carries none; leave it out")
 	case (c.Transport == transportNetRPC || len(c.Describe.Methods) > 0) && c.Plugin == "":
 		faults.Add("spec.goplugin.plugin", "is missing; give the name to dispense, a key of the plugin's plugin map")
 	case (c.Transport == transportNetRPC || c.Plugin != "") && len(c.Describe.Methods) == 0:
 		faults.Add("spec.goplugin.describe.methods", "is missing; net/rpc cannot tell its methods, so describe them")
 	}
 	for operation, pairs := range c.Metadata {
-		for key := range pairs {
-			if !metadataPattern.MatchString(key) || strings.HasPrefix(key, "grpc-") {
-				faults.Add("spec.goplugin.metadata."+operation, "%q cannot be a key: use a-z, 0-9, hyphen, dot and _, not beginning with grpc-", key)
+		for key, value := range pairs {
+			if _, err := carried(key, value); err != nil {
+				faults.Add("spec.goplugin.metadata."+operation, "%q: %v", key, err)
 			}
+		}
+	}
+	for i, key := range c.CallerMetadata {
+		if !metadataPattern.MatchString(strings.TrimSuffix(key, "*")) && key != "*" {
+			faults.Add(fmt.Sprintf("spec.goplugin.callerMetadata[%d]", i), "%q cannot be a key: use a-z, 0-9, hyphen, dot and _, and * at the end", key)
 		}
 	}
 }

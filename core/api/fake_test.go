@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"log/slog"
 	"net/http/httptest"
@@ -216,6 +217,21 @@ func (o *operator) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 	o.last = in
 	o.mu.Unlock()
 	switch in.Operation {
+	case "join":
+		var all []byte
+		for {
+			part, err := in.Parts(ctx)
+			if err == io.EOF {
+				return plugin.Result{Data: append(all, ']')}, nil
+			} else if err != nil {
+				return plugin.Result{}, err
+			}
+			all = append(append(all, "[,"[min(len(all), 1)]), part...)
+		}
+	case "tell":
+		in.Told(map[string]string{"first": "1", "other": "2", "odd": "a\nb"})
+		in.Told(map[string]string{"last": "3"})
+		return plugin.Result{Data: []byte("{}")}, nil
 	case "echo", "pkg.Service/Echo":
 		return plugin.Result{Data: in.Data, ContentType: in.ContentType}, nil
 	case "refuse":
@@ -237,6 +253,34 @@ func (o *operator) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 
 func (o *operator) InvokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) error {
 	switch in.Operation {
+	case "chat":
+		for {
+			part, err := in.Parts(ctx)
+			if err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			if string(part) == `"no"` {
+				return &plugin.Refusal{Message: "no more"}
+			}
+			if err := send(part); err != nil {
+				return err
+			}
+		}
+	case "tell":
+		in.Told(map[string]string{"first": "1"})
+		if err := send([]byte("{}")); err != nil {
+			return err
+		}
+		in.Told(map[string]string{"last": "3"})
+		return nil
+	case "wait":
+		if err := send([]byte("0")); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
 	case "count":
 		for i := range 3 {
 			if err := send([]byte(strconv.Itoa(i))); err != nil {

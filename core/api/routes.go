@@ -119,7 +119,8 @@ func Routes() []Route {
 		lines     = Body{plugin.LogLine{}, []string{wire.NDJSONType, wire.SSEType}}
 		manifest  = &Body{manifestDoc{}, []string{wire.YAMLType, wire.JSONType}}
 		manifests = &Body{wire.Files{}, []string{wire.JSONType, wire.YAMLType}}
-		anything  = &Body{nil, []string{wire.JSONType, "*/*"}}
+		wanted    = Param{Name: wire.WantMetadataHeader, In: "header", Doc: "Keys, with commas between, or *: of what the plugin says beside its answer, as " + wire.MetadataPrefix + "KEY. Headers, or behind an answer in parts trailers."}
+		anything  = &Body{nil, []string{wire.JSONType, wire.NDJSONType, "*/*"}}
 		result    = Body{nil, []string{wire.JSONType, wire.NDJSONType, wire.SSEType, "*/*"}}
 	)
 	const name = "/v1/plugins/{name}"
@@ -137,7 +138,7 @@ func Routes() []Route {
 		{"Pin", "POST", name + "/pin", Control, "Hold it to its spec and to the digest of what it runs: a change of the spec is 409, another executable is not launched.", nil, nil, jsonOf(one), 200, (*API).pin},
 		{"Unpin", "POST", name + "/unpin", Control, "Let it be changed again.", nil, nil, jsonOf(one), 200, (*API).unpin},
 		{"Operations", "GET", name + "/operations", Read, "What the plugin offers.", nil, nil, jsonOf(wire.OperationList{}), 200, (*API).operations},
-		{"Invoke", "POST", name + "/operations/{operation}", Call, "Invoke an operation. NDJSON or SSE is answered in parts as they come.", []Param{timeout}, anything, result, 200, (*API).invoke},
+		{"Invoke", "POST", name + "/operations/{operation}", Call, "Invoke an operation. NDJSON or SSE is answered in parts as they come; an argument in NDJSON is given in parts, while the answer comes.", []Param{timeout, wanted}, anything, result, 200, (*API).invoke},
 		{"Instances", "GET", name + "/instances", Read, "The running copies.", nil, nil, jsonOf(wire.InstanceList{}), 200, (*API).instances},
 		{"Logs", "GET", name + "/logs", Read, "What the plugin printed.", []Param{follow, since, after, tail, level, grep, before, which, resume}, nil, lines, 200, (*API).logs},
 		{"MergedLogs", "GET", "/v1/logs", Read, "What several plugins printed, in the order in which it came.", []Param{whose, labels, follow, since, after, tail, level, grep, before, resume}, nil, lines, 200, (*API).mergedLogs},

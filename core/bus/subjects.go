@@ -91,6 +91,10 @@ func invokeSubject(plugin, operation string) string {
 	return invokePrefix + token(plugin) + "." + token(operation)
 }
 
+// talkSubject is patchbay.v1.invoke.<plugin>.<operation>.<invocation>: where the caller
+// of an invocation in parts sends. request is the subject of the request.
+func talkSubject(request, id string) string { return request + "." + id }
+
 // invokeAll is patchbay.v1.invoke.*.*.
 func invokeAll() string { return invokePrefix + "*.*" }
 

@@ -25,6 +25,7 @@
 //	Describer          Instance        core/api            the operations it offers
 //	Streamer           Instance        core/supervise      sources and sinks
 //	StreamInvoker      Instance        core/dispatch       operations that answer in parts
+//	PartsTaker         Instance        core/supervise      operations whose argument comes in parts
 //	Inspector          Instance        core/supervise      pid, container id and the like for status
 //
 // Errors carry one of seven classes ([ErrInvalid] and its siblings) wrapped with

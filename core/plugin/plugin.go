@@ -104,6 +104,17 @@ type Invocation struct {
 	Metadata map[string]string
 	// Caller says who asked, for events: "rest", "bus", "plugin:NAME".
 	Caller string
+	// Parts, when set, gives the argument in parts, and Data is empty: the next
+	// part, io.EOF behind the last, or why there is none. Only one goroutine calls it
+	// at a time, and none once the invocation has returned; it returns when ctx ends.
+	// What is not taken waits at the caller: nothing is stored. Only an instance that
+	// says so ([PartsTaker]) is given it.
+	Parts func(ctx context.Context) ([]byte, error) `json:"-"`
+	// Told, when set, takes what the plugin says beside its answer, with lower-case
+	// keys: at most twice, before the answer's first part and behind its last. It
+	// is told before the invocation returns, and not at all by protocols that have
+	// no such thing.
+	Told func(metadata map[string]string) `json:"-"`
 }
 
 // Result is the answer to an invocation.
@@ -122,6 +133,8 @@ type Operation struct {
 	Output RawJSON `json:"output,omitempty"`
 	// Streams is true when the answer comes in parts.
 	Streams bool `json:"streams,omitempty"`
+	// TakesStream is true when the argument comes in parts.
+	TakesStream bool `json:"takesStream,omitempty"`
 }
 
 // Specifier is implemented by an Adapter.
@@ -291,6 +304,15 @@ type StreamInvoker interface {
 	// until the answer ends (nil). An operation with one answer sends one part.
 	// An error of send ends the call and is returned.
 	InvokeStream(ctx context.Context, in Invocation, send func(part []byte) error) error
+}
+
+// PartsTaker is implemented by an Instance some of whose operations take their
+// argument in parts. To its other ones the core gives the one part there is as Data, and
+// to other instances all parts, a line each.
+type PartsTaker interface {
+	// TakesParts reports such an operation. Its invocation has Parts, or has Data when
+	// the caller gave the whole argument at once.
+	TakesParts(operation string) bool
 }
 
 // Inspector is implemented by an Instance that has facts for status.

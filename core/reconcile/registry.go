@@ -303,3 +303,8 @@ func (r Registry) service(name string) (bus.ServiceInfo, bool) {
 func (r Registry) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Result, error) {
 	return r.Dispatch.Invoke(ctx, in)
 }
+
+// InvokeStream is dispatch's, for the bus.
+func (r Registry) InvokeStream(ctx context.Context, in plugin.Invocation, send func(part []byte) error) error {
+	return r.Dispatch.InvokeStream(ctx, in, send)
+}

@@ -2,7 +2,9 @@ package supervise
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -25,6 +27,11 @@ func (p *Plugin) Invoke(ctx context.Context, in plugin.Invocation) (result plugi
 		defer func() { end(err) }()
 	}
 	defer p.survive("invoke", &err)
+	if in.Parts != nil {
+		if in, err = p.argument(ctx, one, in); err != nil {
+			return plugin.Result{}, err
+		}
+	}
 	if one.job != nil {
 		return p.run(ctx, one.job, in)
 	}
@@ -44,6 +51,11 @@ func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send fu
 		defer func() { end(err) }()
 	}
 	defer p.survive("invoke", &err)
+	if in.Parts != nil {
+		if in, err = p.argument(ctx, one, in); err != nil {
+			return err
+		}
+	}
 	if s, ok := one.instance.(plugin.StreamInvoker); ok {
 		return s.InvokeStream(ctx, in, send)
 	}
@@ -57,6 +69,37 @@ func (p *Plugin) InvokeStream(ctx context.Context, in plugin.Invocation, send fu
 		return err
 	}
 	return send(result.Data)
+}
+
+// argument leaves an argument in parts to an operation that takes it. For any other it
+// makes a whole of it: the one part, if the plugin's operations tell parts apart, else
+// the lines as they came.
+func (p *Plugin) argument(ctx context.Context, one *living, in plugin.Invocation) (plugin.Invocation, error) {
+	taker, knows := one.instance.(plugin.PartsTaker)
+	if knows {
+		in.ContentType = ""
+		if taker.TakesParts(in.Operation) {
+			return in, nil
+		}
+	}
+	next, most := in.Parts, int64(p.want.Load().Manifest.Spec.Limits.Payload)
+	in.Parts = nil
+	for count := 0; ; count++ {
+		part, err := next(ctx)
+		switch {
+		case errors.Is(err, io.EOF):
+			return in, nil
+		case err != nil:
+			return in, fmt.Errorf("argument: %w", err)
+		case knows && count > 0:
+			return in, fmt.Errorf("argument: %w: it has several parts, and the operation takes one", plugin.ErrInvalid)
+		case int64(len(in.Data)+len(part)) > most:
+			return in, fmt.Errorf("argument: %w: its parts have more than %d bytes together, spec.limits.payload, and the plugin takes them as a whole", plugin.ErrInvalid, most)
+		}
+		if in.Data = append(in.Data, part...); !knows {
+			in.Data = append(in.Data, '\n')
+		}
+	}
 }
 
 // Describe is Pool.Describe.

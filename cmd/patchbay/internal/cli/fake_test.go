@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -209,6 +210,8 @@ func (d *daemon) operations(w http.ResponseWriter, r *http.Request) {
 	if known(w, r) {
 		answer(w, wire.OperationList{Items: []plugin.Operation{
 			{Name: "count", Streams: true, Summary: "counts"},
+			{Name: "sum", TakesStream: true},
+			{Name: "talk", Streams: true, TakesStream: true},
 			{Name: "greet", Input: plugin.RawJSON(`{"type":"object","properties":{"name":{}}}`)},
 		}})
 	}
@@ -219,6 +222,10 @@ func (d *daemon) instances(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *daemon) invoke(w http.ResponseWriter, r *http.Request) {
+	if r.PathValue("op") == "talk" {
+		talk(w, r)
+		return
+	}
 	var body bytes.Buffer
 	body.ReadFrom(r.Body)
 	switch r.PathValue("op") {
@@ -228,6 +235,10 @@ func (d *daemon) invoke(w http.ResponseWriter, r *http.Request) {
 	case "count":
 		w.Header().Set("Content-Type", wire.SSEType)
 		fmt.Fprint(w, "data: 1\n\n: heartbeat\n\ndata: 2\n\nevent: end\ndata: {}\n\n")
+	case "sum":
+		w.Header().Set("Content-Type", wire.JSONType)
+		w.Header().Set(wire.MetadataPrefix+"Tiny-Bin", "AAE=")
+		fmt.Fprintf(w, `{"got":%q,"as":%q,"want":%q}`, body.String(), r.Header.Get("Content-Type"), r.Header.Get(wire.WantMetadataHeader))
 	case "refuse":
 		p := wire.NewProblem(wire.CodeRefusal, "no thanks")
 		p.Refusal = &plugin.Refusal{Code: "E7", Message: "no thanks", Details: plugin.RawJSON(`{"why":"tired"}`)}
@@ -239,6 +250,30 @@ func (d *daemon) invoke(w http.ResponseWriter, r *http.Request) {
 	default:
 		tell(w, wire.NewProblem(wire.CodeNotFound, "no such operation"))
 	}
+}
+
+// taken returns what was asked since the last time.
+func (d *daemon) taken() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	asked := d.asked
+	d.asked = nil
+	return asked
+}
+
+// talk answers each part as it comes, and refuses "no".
+func talk(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	_ = control.EnableFullDuplex()
+	w.Header().Set("Content-Type", wire.SSEType)
+	for from := bufio.NewScanner(r.Body); from.Scan(); control.Flush() {
+		if from.Text() == `"no"` {
+			fmt.Fprint(w, "event: problem\ndata: {\"code\":\"refusal\",\"status\":422,\"refusal\":{\"message\":\"enough\"}}\n\n")
+			return
+		}
+		fmt.Fprintf(w, "data: %s\n\n", from.Text())
+	}
+	fmt.Fprint(w, "event: end\ndata: {}\n\n")
 }
 
 func (d *daemon) logs(w http.ResponseWriter, r *http.Request) {

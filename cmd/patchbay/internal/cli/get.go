@@ -277,7 +277,7 @@ func printOperations(out io.Writer, output string, found []plugin.Operation) err
 			fmt.Fprintln(out, o.Name)
 			continue
 		}
-		rows = append(rows, []string{o.Name, yesNo(o.Streams), arguments(o.Input), orDash(oneLine(o.Summary))})
+		rows = append(rows, []string{o.Name, inParts(o), arguments(o.Input), orDash(oneLine(o.Summary))})
 	}
 	if output == "name" {
 		return nil
@@ -285,9 +285,15 @@ func printOperations(out io.Writer, output string, found []plugin.Operation) err
 	return table(out, rows)
 }
 
-func yesNo(b bool) string {
-	if b {
-		return "yes"
+// inParts says what of an operation comes in parts.
+func inParts(o plugin.Operation) string {
+	switch {
+	case o.Streams && o.TakesStream:
+		return "both"
+	case o.Streams:
+		return "answer"
+	case o.TakesStream:
+		return "argument"
 	}
 	return "no"
 }
