@@ -134,7 +134,7 @@ func (*netrpc) streams(string) bool { return false }
 func (n *netrpc) operations() []plugin.Operation {
 	list := make([]plugin.Operation, 0, len(n.methods))
 	for _, m := range n.methods {
-		list = append(list, plugin.Operation{Name: m.name, Summary: m.summary, Input: m.args.Schema(), Output: m.reply.Schema()})
+		list = append(list, plugin.Operation{Name: m.name, Summary: m.summary, Input: m.args.Schema(nil, ""), Output: m.reply.Schema(nil, "")})
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 	return list

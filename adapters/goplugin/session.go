@@ -222,7 +222,7 @@ func shakeHands(conn net.Conn, id uint32) error {
 func (s *session) stream(conn net.Conn) *stream {
 	// The bytes of the type definitions and of a field's number come on top.
 	const slack = 64 << 10
-	return &stream{conn: conn, r: gobwire.NewReader(conn, s.d.payload+slack), w: gobwire.NewWriter(s.d.table)}
+	return &stream{conn: conn, r: gobwire.NewReader(conn, s.d.table, s.d.payload+slack), w: gobwire.NewWriter(s.d.table)}
 }
 
 // close breaks the connection; every call under way ends.

@@ -192,7 +192,7 @@ func (c *compiled) describe(faults *plugin.Faults) {
 		return
 	}
 	var err error
-	if c.table, err = gobwire.NewTable(c.Describe.Types); err != nil {
+	if c.table, err = gobwire.NewTable(c.Describe.Types, gobwire.Options{}); err != nil {
 		var fault *gobwire.TypeFault
 		if errors.As(err, &fault) {
 			faults.Add(path+"types."+fault.Path, "%s", fault.Detail)
