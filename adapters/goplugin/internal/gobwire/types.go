@@ -513,3 +513,30 @@ func (t *Table) define(of *Type) {
 	body = append(body, 0, 0)
 	t.defs[of.id] = append(appendUint(nil, uint64(len(body))), body...)
 }
+
+// Member returns the type of the field or key that name means, in any capitals;
+// nil when there is none.
+func (t *Type) Member(name []byte) *Type {
+	of := t.wire()
+	if i := of.field(name); i >= 0 {
+		return of.fields[i].Type
+	}
+	return nil
+}
+
+// Same reports that two names mean one field or key.
+func (t *Type) Same(a []byte, b string) bool {
+	of := t.wire()
+	i := of.field(a)
+	return i >= 0 && i == of.field([]byte(b))
+}
+
+// Members are the names of the fields or keys, sorted.
+func (t *Type) Members() []string {
+	of := t.wire()
+	names := make([]string, len(of.fields))
+	for i, f := range of.fields {
+		names[i] = f.Name
+	}
+	return names
+}

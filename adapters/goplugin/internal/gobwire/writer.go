@@ -419,9 +419,5 @@ func (t *Type) members() string {
 	if len(t.fields) == 0 {
 		return "no fields"
 	}
-	names := make([]string, len(t.fields))
-	for i, f := range t.fields {
-		names[i] = f.Name
-	}
-	return strings.Join(names, ", ")
+	return strings.Join(t.Members(), ", ")
 }
