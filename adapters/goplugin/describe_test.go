@@ -284,3 +284,61 @@ func TestCheck_descriptions(t *testing.T) {
 		}
 	}
 }
+
+// TestDWARF: a plugin that nobody described is called by what its binary says, with
+// what the manifest says on top; and again after an adoption.
+func TestDWARF(t *testing.T) {
+	spec := goplugin.Spec{Command: []string{built(t, "shapes")}, Handshake: cookie(), Transport: "netrpc", Plugin: "shapes"}
+	spec.Describe.From, spec.Describe.Type = "dwarf", "main.Service"
+	circle := fields("Radius", "float")
+	circle.Registered = "main.Circle"
+	spec.Describe.Types = goplugin.Types{"Circle": circle}
+	spec.Describe.Methods = map[string]goplugin.Method{"Fail": {ErrorField: "Err"}, "Find": {Required: []string{"Query"}}, "Repeat": {Method: "EchoMap"}}
+	i, _ := started(t, spec)
+	for _, tt := range []struct{ operation, data, want string }{
+		{"EchoMap", `{"a":[1]}`, `{"a":[1]}`},
+		{"Repeat", `{"b":[2]}`, `{"b":[2]}`},
+		{"Calls", ``, `{"N":0}`},
+		{"Area", `{"Shapes":[{"@type":"main.Circle","value":{"Radius":2}}]}`, `{"Area":12,"Largest":{"@type":"main.Circle","value":{"Radius":2}}}`},
+		{"Fail", `{"Text":"fine"}`, `{"Value":"fine"}`},
+	} {
+		if got, err := invoke(t, i, tt.operation, tt.data); err != nil || got != tt.want {
+			t.Errorf("%s: got %s, %v; want %s", tt.operation, got, err, tt.want)
+		}
+	}
+	if _, err := invoke(t, i, "Find", `{}`); !errors.Is(err, plugin.ErrInvalid) || !strings.Contains(err.Error(), "Query: is required") {
+		t.Errorf("got %v", err)
+	}
+	ops, err := i.(plugin.Describer).Describe(t.Context())
+	if err != nil || len(ops) != 12 {
+		t.Errorf("got %d operations, %v; want 12", len(ops), err)
+	}
+
+	spec.Describe.Type = ""
+	if _, _, err := launch(t, spec, 20*time.Second); !errors.Is(err, plugin.ErrInvalid) || !strings.Contains(fmt.Sprint(err), "write one of them as type: main.Other, main.Service") {
+		t.Errorf("without a type: got %v", err)
+	}
+	spec.Describe.Type, spec.Describe.Methods["Fail"] = "main.Service", goplugin.Method{Args: "Nothing"}
+	if _, _, err := launch(t, spec, 20*time.Second); !errors.Is(err, plugin.ErrInvalid) || !strings.Contains(fmt.Sprint(err), `describe.methods.Fail.args: "Nothing" is not a type`) {
+		t.Errorf("a wrong type: got %v", err)
+	}
+}
+
+// TestAdoption_keepsTheDescription: what was read from the binary is read again
+// from the running one, and why a call failed is still found.
+func TestAdoption_keepsTheDescription(t *testing.T) {
+	spec := goplugin.Spec{Command: []string{built(t, "shapes")}, Handshake: cookie(), Transport: "netrpc", Plugin: "shapes"}
+	spec.Describe.From, spec.Describe.Type = "dwarf", "main.Service"
+	spec.Describe.Methods = map[string]goplugin.Method{"Fail": {ErrorField: "Err"}}
+	i, err := leave(t, spec).adopt(t, 20*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = invoke(t, i, "Fail", `{"Class":"NotFound"}`)
+	if no := (*plugin.Refusal)(nil); !errors.As(err, &no) || no.Code != "main.NotFound" {
+		t.Errorf("got %v", err)
+	}
+	if got, err := invoke(t, i, "EchoMap", `{"a":[1]}`); err != nil || got != `{"a":[1]}` {
+		t.Errorf("got %s, %v", got, err)
+	}
+}

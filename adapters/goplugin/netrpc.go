@@ -24,6 +24,9 @@ type netrpc struct {
 }
 
 func connectNetRPC(ctx context.Context, d *dialer) (link, error) {
+	if err := d.readDescription(ctx); err != nil {
+		return nil, err
+	}
 	if d.Plugin == "" || len(d.described.Operations) == 0 {
 		return nil, fmt.Errorf("connect: %w: the plugin speaks net/rpc, which cannot tell its methods; give spec.goplugin.plugin and describe", plugin.ErrInvalid)
 	}

@@ -1,12 +1,15 @@
 package goplugin
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/describe"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/manifest"
@@ -127,6 +130,10 @@ func (c *compiled) resolve(source string, faults *plugin.Faults) {
 	}
 	if err := proc.LookExecutable(c.path); err != nil {
 		faults.Add(path, "%v", err)
+	} else if c.Describe.From == describe.FromDWARF {
+		if err := debuginfo.Has(c.path); err != nil {
+			faults.Add(describePath+".from", "dwarf cannot be read from %s: %v; describe the methods here, or build it with debugging information", c.path, err)
+		}
 	}
 	if i := slices.IndexFunc(c.Command, func(arg string) bool { return strings.ContainsRune(arg, 0) }); i >= 0 {
 		faults.Add("spec.goplugin.command", "argument %d holds a zero byte", i)
@@ -167,6 +174,28 @@ func (c *compiled) checkTransport(faults *plugin.Faults) {
 			}
 		}
 	}
+}
+
+// readDescription lays the manifest's description over what the debugging
+// information of the running binary has.
+func (p *process) readDescription(ctx context.Context) error {
+	if p.Describe.From != describe.FromDWARF {
+		return nil
+	}
+	found, err := p.debug.Read(ctx, fmt.Sprintf("/proc/%d/exe", p.Pid()))
+	if isContext(err) {
+		return startFailed("describe", err)
+	}
+	var known Describe
+	if err == nil {
+		known, err = found.Choose(p.Describe.Type)
+	}
+	if err != nil {
+		return fmt.Errorf("%s.from: %w: dwarf: %w", describePath, plugin.ErrInvalid, err)
+	}
+	var faults plugin.Faults
+	p.described = describe.Compile(known.Under(p.Describe), describePath, &faults)
+	return faults.Err()
 }
 
 // checkDescription compiles what is written in the manifest. Where that is laid
