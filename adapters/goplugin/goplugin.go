@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
@@ -18,7 +19,10 @@ type Options struct {
 }
 
 // Adapter launches go-plugin processes.
-type Adapter struct{ options Options }
+type Adapter struct {
+	options Options
+	debug   *debuginfo.Cache
+}
 
 var (
 	_ plugin.Adapter    = (*Adapter)(nil)
@@ -29,7 +33,7 @@ var (
 )
 
 // New returns the adapter.
-func New(o Options) *Adapter { return &Adapter{options: o} }
+func New(o Options) *Adapter { return &Adapter{options: o, debug: debuginfo.NewCache()} }
 
 // Name returns "goplugin".
 func (*Adapter) Name() string { return name }
@@ -45,7 +49,7 @@ func (*Adapter) Check(m plugin.Manifest) error {
 
 // Launch starts the plugin and returns once a call can be made: the handshake is
 // done, and the net/rpc object dispensed or the gRPC services listed.
-func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, error) {
+func (a *Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, error) {
 	c, err := compile(l.Manifest)
 	if err != nil {
 		return nil, err
@@ -57,6 +61,7 @@ func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, e
 	if err != nil {
 		return nil, err
 	}
+	p.debug = a.debug
 	i, err := p.connect(ctx)
 	if err != nil {
 		p.kill()
@@ -68,7 +73,7 @@ func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, e
 // Adopt finds a plugin again that outlived the daemon: the process by its handle,
 // then the connection as after a handshake, to the address and with the keys of
 // the handle.
-func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON) (plugin.Instance, error) {
+func (a *Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON) (plugin.Instance, error) {
 	h, err := readHandle(text, l)
 	if err != nil {
 		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrNotFound, err)
@@ -77,7 +82,7 @@ func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{Process: child, launch: l, Beside: proc.NewBeside(l.Manifest, proc.Spec{Env: proc.Environ(l), Dir: l.Dir})}
+	p := &process{Process: child, launch: l, debug: a.debug, Beside: proc.NewBeside(l.Manifest, proc.Spec{Env: proc.Environ(l), Dir: l.Dir})}
 	i, err := p.resume(ctx, h)
 	if err != nil {
 		p.kill()
@@ -122,6 +127,7 @@ type process struct {
 	compiled
 	launch plugin.Launch
 	own    *identity // nil without TLS
+	debug  *debuginfo.Cache
 	// stdout and stderr are the names of its output files; empty once adopted.
 	stdout, stderr string
 	// connected: there was a connection before, of this daemon or an earlier one.

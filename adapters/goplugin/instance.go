@@ -114,7 +114,7 @@ func (i *instance) InvokeStream(ctx context.Context, in plugin.Invocation, send 
 		return fmt.Errorf("%s: %w: the plugin has ended: %s", cut(in.Operation), plugin.ErrUnavailable, i.Process.Wait())
 	default:
 	}
-	return i.link.invoke(ctx, in, send)
+	return i.meant(i.link.invoke(ctx, in, send))
 }
 
 // TakesParts reports a method of gRPC whose argument is a stream.

@@ -130,6 +130,7 @@ func (p *process) orDied(err error) error {
 type dialer struct {
 	*process
 	greeting
+	causes *causes // net/rpc
 }
 
 // dial returns a connection whose other end is the plugin itself. It has no TLS.

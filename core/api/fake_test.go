@@ -236,6 +236,8 @@ func (o *operator) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 		return plugin.Result{Data: in.Data, ContentType: in.ContentType}, nil
 	case "refuse":
 		return plugin.Result{}, &plugin.Refusal{Code: "E7", Message: "no thanks", Details: plugin.RawJSON(`{"why":"tired"}`)}
+	case "refuse as 409":
+		return plugin.Result{}, &plugin.Refusal{Code: "E7", Message: "no thanks", Status: 409}
 	case "hang":
 		<-ctx.Done()
 		return plugin.Result{}, ctx.Err()
