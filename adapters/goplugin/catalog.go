@@ -27,6 +27,7 @@ type grpcMethod struct {
 	clientStreams bool
 	serverStreams bool
 	metadata      map[string]string
+	aliases       []string // sorted
 }
 
 // A catalog is what a gRPC plugin says that it offers. It does not change.
@@ -127,6 +128,24 @@ func (m *grpcMethod) name() string {
 	return m.full
 }
 
+// alias adds names to methods that the plugin has, unless it has those too.
+func (c *catalog) alias(names map[string]string) {
+	for _, name := range sortedKeys(names) {
+		if m := c.methods[names[name]]; m != nil && c.methods[name] == nil {
+			c.methods[name] = m
+			m.aliases = append(m.aliases, name)
+		}
+	}
+}
+
+// summary says what a method is, and how else it can be called.
+func (m *grpcMethod) summary() string {
+	if len(m.aliases) == 0 {
+		return m.full
+	}
+	return m.full + ", also " + strings.Join(m.aliases, ", ")
+}
+
 // addMetadata gives each method the metadata of the manifest that is for it.
 func (c *catalog) addMetadata(manifest map[string]map[string]string) error {
 	for operation, pairs := range manifest {
@@ -176,7 +195,7 @@ func (c *catalog) operations() []plugin.Operation {
 	list := make([]plugin.Operation, 0, len(c.all))
 	for _, m := range c.all {
 		list = append(list, plugin.Operation{
-			Name: m.name(), Summary: m.full, Input: messageSchema(m.in), Output: messageSchema(m.out),
+			Name: m.name(), Summary: m.summary(), Input: messageSchema(m.in), Output: messageSchema(m.out),
 			Streams: m.serverStreams, TakesStream: m.clientStreams,
 		})
 	}

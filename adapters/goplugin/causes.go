@@ -70,7 +70,7 @@ func newCauses(open func() (*os.File, error)) *causes {
 
 // openStderr opens the file of the plugin's standard error for reading.
 func (p *process) openStderr() (*os.File, error) {
-	name := p.stderr
+	name := p.stderr.Path
 	if name == "" { // adopted
 		f, err := p.launch.Output.File(plugin.Stderr)
 		if err != nil {

@@ -20,6 +20,9 @@
 //   - gRPC: server reflection once, then dynamic messages; the plugin's output
 //     by its GRPCStdio service.
 //
+// What a family of plugins has in common is a preset of a manifest. What goes wrong
+// with go-plugin's own client, and must not here, is the table of TestFailures.
+//
 // # Errors over net/rpc
 //
 // An error that a method returns arrives as text. One inside an answer whose type the

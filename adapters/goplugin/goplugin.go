@@ -2,7 +2,9 @@ package goplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
@@ -57,11 +59,25 @@ func (a *Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance,
 	if ctx.Err() != nil {
 		return nil, startFailed("start", ctx.Err())
 	}
-	p, err := c.start(l)
+	for _, value := range c.Handshake.Values {
+		var i *instance
+		if i, err = c.try(ctx, l, value, a.debug); err == nil {
+			return i, nil
+		}
+		if !errors.Is(err, errCookie) {
+			break
+		}
+	}
+	return nil, err
+}
+
+// try launches the plugin with one value of its cookie.
+func (c compiled) try(ctx context.Context, l plugin.Launch, value string, debug *debuginfo.Cache) (*instance, error) {
+	p, err := c.start(l, value)
 	if err != nil {
 		return nil, err
 	}
-	p.debug = a.debug
+	p.debug = debug
 	i, err := p.connect(ctx)
 	if err != nil {
 		p.kill()
@@ -82,7 +98,7 @@ func (a *Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSO
 	if err != nil {
 		return nil, err
 	}
-	p := &process{Process: child, launch: l, debug: a.debug, Beside: proc.NewBeside(l.Manifest, proc.Spec{Env: proc.Environ(l), Dir: l.Dir})}
+	p := &process{Process: child, launch: l, debug: a.debug}
 	i, err := p.resume(ctx, h)
 	if err != nil {
 		p.kill()
@@ -128,8 +144,11 @@ type process struct {
 	launch plugin.Launch
 	own    *identity // nil without TLS
 	debug  *debuginfo.Cache
-	// stdout and stderr are the names of its output files; empty once adopted.
-	stdout, stderr string
+	// stdout and stderr are its own part of the output files, behind that of earlier
+	// attempts; empty once adopted.
+	stdout, stderr proc.Tail
 	// connected: there was a connection before, of this daemon or an earlier one.
 	connected bool
+	// serves: it is an instance.
+	serves atomic.Bool
 }

@@ -65,6 +65,7 @@ func connectGRPC(ctx context.Context, d *dialer) (link, error) {
 	g.closing, g.cancel = context.WithCancel(context.Background())
 	g.output.Go(func() { defer close(g.ended); g.drain(g.closing) }) // ends with close
 	if g.known, err = reflectAll(ctx, g.conn); err == nil {
+		g.known.alias(d.preset.aliases)
 		err = g.known.addMetadata(d.Metadata)
 	}
 	if err != nil {

@@ -18,12 +18,16 @@ import (
 
 // Spec is the manifest block under spec.goplugin.
 type Spec struct {
-	Command   []string  `json:"command" required:"true" doc:"The executable and its arguments; a relative path starts from metadata.source."`
-	Handshake Handshake `json:"handshake" required:"true" doc:"What the plugin asks for before it serves: its HandshakeConfig."`
-	Transport string    `json:"transport,omitempty" enum:"auto,netrpc,grpc" doc:"auto (default) takes what the plugin announces; netrpc or grpc refuses the other."`
-	TLS       string    `json:"tls,omitempty" enum:"off,auto" doc:"off (default): the private socket is the protection. auto: mutual TLS with one-time certificates (AutoMTLS)."`
-	Plugin    string    `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
-	Describe  Describe  `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
+	Command []string `json:"command" required:"true" doc:"The executable and its arguments; a relative path starts from metadata.source."`
+	// Preset's words are the names of presets.
+	Preset    string    `json:"preset,omitempty" enum:"terraform,vault,tflint,grafana,example-basic,example-bidirectional,example-kv,example-negotiated,example-streaming,reva" doc:"Fills in what the plugins of one family have in common, so that command is all that is needed; fields given beside it win. The examples are go-plugin's own; reva needs plugin and describe."`
+	Handshake Handshake `json:"handshake,omitzero" doc:"What the plugin asks for before it serves: its HandshakeConfig. Required without a preset."`
+	// Inherit is the only way from the daemon's environment to the plugin's.
+	Inherit   []string `json:"inherit,omitempty" doc:"Names of variables that the plugin is given as the daemon has them, such as HTTPS_PROXY; one that the daemon lacks is left out, and spec.env wins. Nothing else of its environment is passed on."`
+	Transport string   `json:"transport,omitempty" enum:"auto,netrpc,grpc" doc:"auto (default) takes what the plugin announces; netrpc or grpc refuses the other."`
+	TLS       string   `json:"tls,omitempty" enum:"off,auto" doc:"off (default): the private socket is the protection. auto: mutual TLS with one-time certificates (AutoMTLS)."`
+	Plugin    string   `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
+	Describe  Describe `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
 	// Errors' longest pattern that matches wins.
 	Errors map[string]int `json:"errors,omitempty" doc:"What the plugin's own errors mean: a pattern, in which * is any text, and the HTTP status of a refusal that it matches. It is matched with the error's Go type (net/rpc), as errtypes.NotFound, or its code (gRPC), as NotFound; where there is neither, with its text."`
 	// Metadata's "*" is for all operations.
@@ -34,9 +38,11 @@ type Spec struct {
 
 // Handshake is go-plugin's HandshakeConfig.
 type Handshake struct {
-	Key      string `json:"key" required:"true" doc:"MagicCookieKey: the name of the environment variable."`
-	Value    string `json:"value" required:"true" doc:"MagicCookieValue: its value."`
-	Versions []int  `json:"versions,omitempty" doc:"Protocol versions that may be spoken (default 1); the plugin takes its highest among them."`
+	Key   string `json:"key,omitempty" doc:"MagicCookieKey: the name of the environment variable."`
+	Value string `json:"value,omitempty" doc:"MagicCookieValue: its value."`
+	// Values are tried in order; a plugin refuses a wrong one within milliseconds.
+	Values   []string `json:"values,omitempty" doc:"Several MagicCookieValues in place of value: each is tried, in this order, until the plugin does not refuse it."`
+	Versions []int    `json:"versions,omitempty" doc:"Protocol versions that may be spoken (default 1); the plugin takes its highest among them."`
 }
 
 // Describe says what a net/rpc plugin offers; what it consists of is described there.
@@ -55,6 +61,10 @@ const (
 	describePath    = "spec.goplugin.describe"
 	// versionMax is well above any protocol version in use.
 	versionMax = 1 << 16
+	// inheritMax is more than any plugin's documentation asks for.
+	inheritMax = 100
+	// valuesMax bounds the starts of one launch; Reva, with two, has the most.
+	valuesMax = 8
 )
 
 var (
@@ -66,6 +76,7 @@ var (
 // compiled is a checked manifest, ready to launch.
 type compiled struct {
 	Spec
+	preset    preset
 	path      string // of the executable, absolute
 	digest    string
 	described describe.Compiled // without operations before debugging information is read
@@ -97,7 +108,10 @@ func interpret(m plugin.Manifest) (compiled, plugin.Faults, error) {
 	if len(faults) == 0 && (len(c.Command) == 0 || c.Command[0] == "") {
 		faults.Add("spec.goplugin.command", "is empty; give the plugin's path and arguments")
 	}
+	c.preset = presetOf(c.Preset)
+	c.Spec = c.preset.under(c.Spec)
 	c.checkHandshake(&faults)
+	c.checkInherit(&faults)
 	c.checkTransport(&faults)
 	c.checkDescription(&faults)
 	c.checkErrors(&faults)
@@ -143,16 +157,65 @@ func (c *compiled) resolve(source string, faults *plugin.Faults) {
 }
 
 func (c *compiled) checkHandshake(faults *plugin.Faults) {
+	const path = "spec.goplugin.handshake"
 	h := c.Handshake
 	if h.Key != "" && (!variablePattern.MatchString(h.Key) || strings.HasPrefix(h.Key, "PLUGIN_")) {
-		faults.Add("spec.goplugin.handshake.key", "%q cannot be a cookie's name: use letters, digits and _, not beginning with PLUGIN_", h.Key)
-	}
-	if strings.ContainsRune(h.Value, 0) {
-		faults.Add("spec.goplugin.handshake.value", "holds a zero byte")
+		faults.Add(path+".key", "%q cannot be a cookie's name: use letters, digits and _, not beginning with PLUGIN_", h.Key)
 	}
 	for _, v := range h.Versions {
 		if v < 0 || v > versionMax {
-			faults.Add("spec.goplugin.handshake.versions", "%d is out of range; write 0 to %d", v, versionMax)
+			faults.Add(path+".versions", "%d is out of range; write 0 to %d", v, versionMax)
+		}
+	}
+	c.checkValues(faults)
+	if c.Preset != "" || slices.ContainsFunc(*faults, func(f plugin.Fault) bool { return f.Path == "spec.goplugin.preset" }) {
+		return
+	}
+	switch none := h.Value == "" && len(h.Values) == 0; {
+	case h.Key == "" && none:
+		faults.Add(path, "is missing; give the plugin's MagicCookieKey and MagicCookieValue, or spec.goplugin.preset")
+	case h.Key == "":
+		faults.Add(path+".key", "is missing; give the plugin's MagicCookieKey, or spec.goplugin.preset")
+	case none:
+		faults.Add(path+".value", "is missing; give the plugin's MagicCookieValue, or spec.goplugin.preset")
+	}
+}
+
+// checkValues leaves all that may be tried in Values.
+func (c *compiled) checkValues(faults *plugin.Faults) {
+	const path = "spec.goplugin.handshake.value"
+	h := &c.Handshake
+	switch {
+	case h.Value != "" && len(h.Values) > 0:
+		faults.Add(path+"s", "stands beside value; write all of them here, and leave out value")
+	case len(h.Values) > valuesMax:
+		faults.Add(path+"s", "has %d values; at most %d are tried", len(h.Values), valuesMax)
+	case strings.ContainsRune(h.Value, 0):
+		faults.Add(path, "holds a zero byte")
+	}
+	for i, value := range h.Values {
+		if value == "" || strings.ContainsRune(value, 0) {
+			faults.Add(fmt.Sprintf("%ss[%d]", path, i), "is empty or holds a zero byte; no plugin has such a cookie")
+		}
+	}
+	if h.Value != "" {
+		h.Values = []string{h.Value}
+	}
+}
+
+// checkInherit keeps the daemon's own settings from a plugin, among which is where
+// its tokens are, and the protocol's variables from the manifest.
+func (c *compiled) checkInherit(faults *plugin.Faults) {
+	for i, name := range c.Inherit {
+		at := fmt.Sprintf("spec.goplugin.inherit[%d]", i)
+		switch {
+		case i == inheritMax:
+			faults.Add("spec.goplugin.inherit", "has %d names; at most %d", len(c.Inherit), inheritMax)
+			return
+		case !variablePattern.MatchString(name):
+			faults.Add(at, "%q cannot be a variable's name: use letters, digits and _", cut(name))
+		case strings.HasPrefix(name, "PATCHBAY_"), strings.HasPrefix(name, "PLUGIN_"):
+			faults.Add(at, "%s is not passed on: PATCHBAY_ is the daemon's own, PLUGIN_ the protocol's", name)
 		}
 	}
 }

@@ -120,3 +120,10 @@ func printRevisions(out io.Writer, output string, all []plugin.Revision) error {
 	}
 	return table(out, rows)
 }
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
