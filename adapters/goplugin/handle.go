@@ -77,6 +77,9 @@ func (p *process) resume(ctx context.Context, h handle) (*instance, error) {
 		return nil, err
 	}
 	p.compiled, p.connected = c, true
+	if err := p.recallDescriptors(); err != nil {
+		return nil, err
+	}
 	g, err := p.recall(h)
 	if err != nil {
 		return nil, err

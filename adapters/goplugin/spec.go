@@ -23,6 +23,8 @@ type Spec struct {
 	TLS       string    `json:"tls,omitempty" enum:"off,auto" doc:"off (default): the private socket is the protection. auto: mutual TLS with one-time certificates (AutoMTLS)."`
 	Plugin    string    `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
 	Describe  Describe  `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
+	// DescriptorSet is for plugins in languages whose servers have no reflection.
+	DescriptorSet string `json:"descriptorSet,omitempty" doc:"gRPC: a FileDescriptorSet (protoc --include_imports --descriptor_set_out) to take the services from, for a plugin without server reflection; a relative path starts from metadata.source."`
 	// Metadata's "*" is for all operations.
 	Metadata map[string]map[string]string `json:"metadata,omitempty" doc:"gRPC: metadata sent with each call of an operation; under \"*\", with every call. The value of a key that ends in -bin is base64."`
 	// CallerMetadata leaves out the trace, which is always carried.
@@ -84,6 +86,8 @@ type compiled struct {
 	table   *gobwire.Table
 	methods map[string]*netrpcMethod // empty without a description
 	payload int
+	// descriptors is the content of DescriptorSet.
+	descriptors []byte
 }
 
 // compile checks m and prepares what is the same for every launch of it. The
@@ -96,6 +100,7 @@ func compile(m plugin.Manifest) (compiled, error) {
 	if len(c.Command) > 0 && c.Command[0] != "" {
 		c.resolve(m.Metadata.Source, &faults)
 	}
+	c.describeByFile(m.Metadata.Source, &faults)
 	return c, faults.Err()
 }
 
@@ -173,6 +178,8 @@ func (c *compiled) checkTransport(faults *plugin.Faults) {
 		faults.Add("spec.goplugin.transport", "grpc tells its own services; leave out plugin and describe, which are for netrpc")
 	case c.Transport == transportNetRPC && len(c.Metadata) > 0:
 		faults.Add("spec.goplugin.metadata", "net/rpc carries none; leave it out")
+	case c.Transport == transportNetRPC && c.DescriptorSet != "":
+		faults.Add("spec.goplugin.descriptorSet", "is for gRPC; describe the methods of net/rpc under describe")
 	case c.Transport == transportNetRPC && len(c.CallerMetadata) > 0:
 		faults.Add("spec.goplugin.callerMetadata", "net/rpc carries none; leave it out")
 	case (c.Transport == transportNetRPC || len(c.Describe.Methods) > 0) && c.Plugin == "":
