@@ -49,6 +49,9 @@ func (c compiled) start(l plugin.Launch, cookie string) (*process, error) {
 		}
 		env["PLUGIN_CLIENT_CERT"] = p.own.pem
 	}
+	if err := p.keepDescriptors(); err != nil {
+		return nil, err
+	}
 	stdout, err := l.Output.File(plugin.Stdout)
 	if err != nil {
 		return nil, startFailed("start: stdout", err)

@@ -39,7 +39,7 @@ func reflectAll(ctx context.Context, conn *grpc.ClientConn) (*catalog, error) {
 	case ctx.Err() != nil:
 		return nil, startFailed("reflection", ctx.Err())
 	case status.Code(err) == codes.Unimplemented:
-		return nil, fmt.Errorf("reflection: %w: the plugin has no server reflection, so that its methods are unknown", plugin.ErrInvalid)
+		return nil, fmt.Errorf("reflection: %w: the plugin has no server reflection, so that its methods are unknown; give them by spec.goplugin.descriptorSet", plugin.ErrInvalid)
 	case status.Code(err) == codes.Unavailable:
 		return nil, startFailed("reflection", err)
 	}

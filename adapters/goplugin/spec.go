@@ -28,6 +28,8 @@ type Spec struct {
 	TLS       string   `json:"tls,omitempty" enum:"off,auto" doc:"off (default): the private socket is the protection. auto: mutual TLS with one-time certificates (AutoMTLS)."`
 	Plugin    string   `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
 	Describe  Describe `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
+	// DescriptorSet is for plugins in languages whose servers have no reflection.
+	DescriptorSet string `json:"descriptorSet,omitempty" doc:"gRPC: a FileDescriptorSet (protoc --include_imports --descriptor_set_out) to take the services from, for a plugin without server reflection; a relative path starts from metadata.source."`
 	// Errors' longest pattern that matches wins.
 	Errors map[string]int `json:"errors,omitempty" doc:"What the plugin's own errors mean: a pattern, in which * is any text, and the HTTP status of a refusal that it matches. It is matched with the error's Go type (net/rpc), as errtypes.NotFound, or its code (gRPC), as NotFound; where there is neither, with its text."`
 	// Metadata's "*" is for all operations.
@@ -81,6 +83,8 @@ type compiled struct {
 	digest    string
 	described describe.Compiled // without operations before debugging information is read
 	payload   int
+	// descriptors is the content of DescriptorSet.
+	descriptors []byte
 }
 
 // compile checks m and prepares what is the same for every launch of it. The
@@ -93,6 +97,7 @@ func compile(m plugin.Manifest) (compiled, error) {
 	if len(c.Command) > 0 && c.Command[0] != "" {
 		c.resolve(m.Metadata.Source, &faults)
 	}
+	c.describeByFile(m.Metadata.Source, &faults)
 	return c, faults.Err()
 }
 
@@ -227,6 +232,8 @@ func (c *compiled) checkTransport(faults *plugin.Faults) {
 		faults.Add("spec.goplugin.transport", "grpc tells its own services; leave out plugin and describe, which are for netrpc")
 	case c.Transport == transportNetRPC && len(c.Metadata) > 0:
 		faults.Add("spec.goplugin.metadata", "net/rpc carries none; leave it out")
+	case c.Transport == transportNetRPC && c.DescriptorSet != "":
+		faults.Add("spec.goplugin.descriptorSet", "is for gRPC; describe the methods of net/rpc under describe")
 	case c.Transport == transportNetRPC && len(c.CallerMetadata) > 0:
 		faults.Add("spec.goplugin.callerMetadata", "net/rpc carries none; leave it out")
 	case (c.Transport == transportNetRPC || len(c.Describe.Methods) > 0) && c.Plugin == "":
