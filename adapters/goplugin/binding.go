@@ -28,7 +28,7 @@ type action func(ctx context.Context, host plugin.Host, request []byte) (answer 
 // bind finds the methods that callbacks name. What only the preset names may be
 // missing: versions of a family differ.
 func (c *catalog) bind(t transcoder, callbacks, own map[string]Callback) (map[string]*binding, error) {
-	bound := map[string]*binding{}
+	bound, plans := map[string]*binding{}, pbwire.NewCompiler()
 	for _, name := range sortedKeys(callbacks) { // a service comes before its methods
 		methods, err := c.called(name)
 		if _, given := own[name]; err != nil && !given {
@@ -36,7 +36,7 @@ func (c *catalog) bind(t transcoder, callbacks, own map[string]Callback) (map[st
 		}
 		for _, d := range methods {
 			if err == nil {
-				err = bindOne(bound, t, d, callbacks[name])
+				err = bindOne(bound, plans, t, d, callbacks[name])
 			}
 		}
 		if err != nil {
@@ -76,11 +76,11 @@ func (c *catalog) called(name string) ([]protoreflect.MethodDescriptor, error) {
 	return methods, nil
 }
 
-func bindOne(bound map[string]*binding, t transcoder, d protoreflect.MethodDescriptor, b Callback) error {
+func bindOne(bound map[string]*binding, plans *pbwire.Compiler, t transcoder, d protoreflect.MethodDescriptor, b Callback) error {
 	full := string(d.Parent().FullName()) + "/" + string(d.Name())
 	m := &grpcMethod{
 		path: "/" + full, full: full, in: d.Output(), out: d.Input(),
-		inPlan: pbwire.Compile(d.Output()), outPlan: pbwire.Compile(d.Input()),
+		inPlan: plans.Compile(d.Output()), outPlan: plans.Compile(d.Input()),
 	}
 	act, err := b.action(t, m)
 	if err != nil {

@@ -39,6 +39,21 @@ type catalog struct {
 	files   *protoregistry.Files
 }
 
+// methodsMax bounds what a plugin serves; Terraform's protocol has some thirty.
+const methodsMax = 1000
+
+// messagesMax bounds what is walked through for each method, and how deep: Google's
+// largest API has about two thousand.
+const messagesMax = 10_000
+
+func count(messages []*descriptorpb.DescriptorProto) int {
+	n := len(messages)
+	for _, m := range messages {
+		n += count(m.GetNestedType())
+	}
+	return n
+}
+
 // infrastructure are the services of gRPC and go-plugin themselves.
 func infrastructure(service string) bool {
 	return strings.HasPrefix(service, "grpc.health.") || strings.HasPrefix(service, "grpc.reflection.") ||
@@ -47,22 +62,33 @@ func infrastructure(service string) bool {
 
 // newCatalog links the files and lists the methods of services.
 func newCatalog(files map[string]*descriptorpb.FileDescriptorProto, services []string) (*catalog, error) {
+	messages := 0
+	for _, file := range files {
+		messages += count(file.GetMessageType())
+	}
+	if messages > messagesMax {
+		return nil, fmt.Errorf("descriptors: %d messages; at most %d", messages, messagesMax)
+	}
 	registry, err := resolve(files)
 	if err != nil {
 		return nil, err
 	}
 	c := &catalog{methods: map[string]*grpcMethod{}, types: dynamicpb.NewTypes(registry), files: registry}
+	plans := pbwire.NewCompiler()
 	for _, service := range services {
 		d, err := registry.FindDescriptorByName(protoreflect.FullName(service))
 		if err != nil {
-			return nil, fmt.Errorf("reflection: %s: %w", service, err)
+			return nil, fmt.Errorf("descriptors: %s: %w", service, err)
 		}
 		described, ok := d.(protoreflect.ServiceDescriptor)
 		if !ok {
-			return nil, fmt.Errorf("reflection: %s is no service", service)
+			return nil, fmt.Errorf("descriptors: %s is no service", service)
 		}
 		for i := range described.Methods().Len() {
-			c.add(described.Methods().Get(i))
+			c.add(described.Methods().Get(i), plans)
+		}
+		if len(c.all) > methodsMax {
+			return nil, fmt.Errorf("descriptors: more than %d methods", methodsMax)
 		}
 	}
 	c.nameShortly()
@@ -71,7 +97,7 @@ func newCatalog(files map[string]*descriptorpb.FileDescriptorProto, services []s
 
 // add takes in a method whose messages are known in full: a message that lacks a
 // part cannot be read or written.
-func (c *catalog) add(d protoreflect.MethodDescriptor) {
+func (c *catalog) add(d protoreflect.MethodDescriptor, plans *pbwire.Compiler) {
 	seen := map[protoreflect.FullName]bool{}
 	if !whole(d.Input(), seen) || !whole(d.Output(), seen) {
 		return
@@ -79,7 +105,7 @@ func (c *catalog) add(d protoreflect.MethodDescriptor) {
 	full := string(d.Parent().FullName()) + "/" + string(d.Name())
 	m := &grpcMethod{
 		path: "/" + full, full: full, short: string(d.Name()), in: d.Input(), out: d.Output(),
-		inPlan: pbwire.Compile(d.Input()), outPlan: pbwire.Compile(d.Output()),
+		inPlan: plans.Compile(d.Input()), outPlan: plans.Compile(d.Output()),
 		clientStreams: d.IsStreamingClient(), serverStreams: d.IsStreamingServer(),
 	}
 	c.methods[full] = m
@@ -195,11 +221,14 @@ func (c *catalog) hint(operation string) string {
 // operations lists what can be invoked.
 func (c *catalog) operations() []plugin.Operation {
 	list := make([]plugin.Operation, 0, len(c.all))
+	left := schemaBytesMax
 	for _, m := range c.all {
-		list = append(list, plugin.Operation{
-			Name: m.name(), Summary: m.summary(), Input: messageSchema(m.in), Output: messageSchema(m.out),
-			Streams: m.serverStreams, TakesStream: m.clientStreams,
-		})
+		o := plugin.Operation{Name: m.name(), Summary: m.summary(), Streams: m.serverStreams, TakesStream: m.clientStreams}
+		if left > 0 {
+			o.Input, o.Output = messageSchema(m.in), messageSchema(m.out)
+			left -= len(o.Input) + len(o.Output)
+		}
+		list = append(list, o)
 	}
 	return list
 }
@@ -213,7 +242,7 @@ func resolve(files map[string]*descriptorpb.FileDescriptorProto) (*protoregistry
 	}
 	registry, err := protodesc.FileOptions{AllowUnresolvable: true}.NewFiles(set)
 	if err != nil {
-		return nil, fmt.Errorf("reflection: the descriptors do not fit together: %w", err)
+		return nil, fmt.Errorf("descriptors: the descriptors do not fit together: %w", err)
 	}
 	return registry, nil
 }

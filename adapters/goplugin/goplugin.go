@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
@@ -20,17 +21,21 @@ type Options struct {
 }
 
 // Adapter launches go-plugin processes.
-type Adapter struct{ options Options }
+type Adapter struct {
+	options Options
+	debug   *debuginfo.Cache
+}
 
 var (
-	_ plugin.Adapter   = (*Adapter)(nil)
-	_ plugin.Specifier = (*Adapter)(nil)
-	_ plugin.Adopter   = (*Adapter)(nil)
-	_ plugin.Sweeper   = (*Adapter)(nil)
+	_ plugin.Adapter    = (*Adapter)(nil)
+	_ plugin.Specifier  = (*Adapter)(nil)
+	_ plugin.Adopter    = (*Adapter)(nil)
+	_ plugin.Sweeper    = (*Adapter)(nil)
+	_ plugin.Overlapper = (*Adapter)(nil)
 )
 
 // New returns the adapter.
-func New(o Options) *Adapter { return &Adapter{options: o} }
+func New(o Options) *Adapter { return &Adapter{options: o, debug: debuginfo.NewCache()} }
 
 // Name returns "goplugin".
 func (*Adapter) Name() string { return name }
@@ -46,7 +51,7 @@ func (*Adapter) Check(m plugin.Manifest) error {
 
 // Launch starts the plugin and returns once a call can be made: the handshake is
 // done, and the net/rpc object dispensed or the gRPC services listed.
-func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, error) {
+func (a *Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, error) {
 	c, err := compile(l.Manifest)
 	if err != nil {
 		return nil, err
@@ -56,7 +61,7 @@ func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, e
 	}
 	for _, value := range c.Handshake.Values {
 		var i *instance
-		if i, err = c.try(ctx, l, value); err == nil {
+		if i, err = c.try(ctx, l, value, a.debug); err == nil {
 			return i, nil
 		}
 		if !errors.Is(err, errCookie) {
@@ -67,11 +72,12 @@ func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, e
 }
 
 // try launches the plugin with one value of its cookie.
-func (c compiled) try(ctx context.Context, l plugin.Launch, value string) (*instance, error) {
+func (c compiled) try(ctx context.Context, l plugin.Launch, value string, debug *debuginfo.Cache) (*instance, error) {
 	p, err := c.start(l, value)
 	if err != nil {
 		return nil, err
 	}
+	p.debug = debug
 	i, err := p.connect(ctx)
 	if err != nil {
 		p.kill()
@@ -83,7 +89,7 @@ func (c compiled) try(ctx context.Context, l plugin.Launch, value string) (*inst
 // Adopt finds a plugin again that outlived the daemon: the process by its handle,
 // then the connection as after a handshake, to the address and with the keys of
 // the handle.
-func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON) (plugin.Instance, error) {
+func (a *Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON) (plugin.Instance, error) {
 	h, err := readHandle(text, l)
 	if err != nil {
 		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrNotFound, err)
@@ -92,7 +98,7 @@ func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{Process: child, launch: l}
+	p := &process{Process: child, launch: l, debug: a.debug}
 	i, err := p.resume(ctx, h)
 	if err != nil {
 		p.kill()
@@ -100,6 +106,10 @@ func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON)
 	}
 	return i, nil
 }
+
+// Overlap allows two instances: each has a process, a folder and sockets of its own.
+// What their code shares, such as a port or a file, is for spec.update.
+func (*Adapter) Overlap(plugin.Manifest) error { return nil }
 
 // Strays lists the processes of plugins that bear the node's mark and are not kept.
 func (*Adapter) Strays(_ context.Context, node string, keep func(instance string) bool) ([]plugin.Stray, error) {
@@ -133,6 +143,7 @@ type process struct {
 	compiled
 	launch plugin.Launch
 	own    *identity // nil without TLS
+	debug  *debuginfo.Cache
 	// stdout and stderr are its own part of the output files, behind that of earlier
 	// attempts; empty once adopted.
 	stdout, stderr proc.Tail

@@ -65,7 +65,14 @@ func connectGRPC(ctx context.Context, d *dialer) (link, error) {
 	}
 	g.closing, g.cancel = context.WithCancel(context.Background())
 	g.output.Go(func() { defer close(g.ended); g.drain(g.closing) }) // ends with close
-	if g.known, err = reflectAll(ctx, g.conn, d.calledServices()); err == nil {
+	if d.DescriptorSet != "" {
+		if g.known, err = catalogOf(d.descriptors); err == nil {
+			err = g.probe(ctx) // as reflection would show: it answers
+		}
+	} else {
+		g.known, err = reflectAll(ctx, g.conn, d.calledServices())
+	}
+	if err == nil {
 		g.known.alias(d.preset.aliases)
 		err = g.known.addMetadata(d.Metadata)
 	}

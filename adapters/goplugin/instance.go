@@ -56,6 +56,7 @@ var (
 	_ plugin.Inspector     = (*instance)(nil)
 	_ plugin.Survivor      = (*instance)(nil)
 	_ plugin.Limited       = (*instance)(nil)
+	_ plugin.Digester      = (*instance)(nil)
 )
 
 func newInstance(p *process, g greeting, to link) *instance {
@@ -116,7 +117,7 @@ func (i *instance) InvokeStream(ctx context.Context, in plugin.Invocation, send 
 		return fmt.Errorf("%s: %w: the plugin has ended: %s", cut(in.Operation), plugin.ErrUnavailable, i.Process.Wait())
 	default:
 	}
-	return i.link.invoke(ctx, in, send)
+	return i.meant(i.link.invoke(ctx, in, send))
 }
 
 // TakesParts reports a method of gRPC whose argument is a stream.
@@ -161,6 +162,15 @@ func (i *instance) Handle(ctx context.Context) (plugin.RawJSON, error) {
 		return nil, err
 	}
 	return writeHandle(child, i.greeting, i.own)
+}
+
+// Digest is that of the executable.
+func (i *instance) Digest(context.Context) (string, error) {
+	c, err := compile(i.launch.Manifest)
+	if err != nil {
+		return "", fmt.Errorf("digest: %w: %w", plugin.ErrConflict, err)
+	}
+	return i.Process.Digest(c.path)
 }
 
 // Leave closes the connection, which a plugin survives, and asks nothing of it.

@@ -49,6 +49,9 @@ func (c compiled) start(l plugin.Launch, cookie string) (*process, error) {
 		}
 		env["PLUGIN_CLIENT_CERT"] = p.own.pem
 	}
+	if err := p.keepDescriptors(); err != nil {
+		return nil, err
+	}
 	stdout, err := l.Output.File(plugin.Stdout)
 	if err != nil {
 		return nil, startFailed("start: stdout", err)
@@ -171,6 +174,7 @@ func (p *process) orDied(err error) error {
 type dialer struct {
 	*process
 	greeting
+	causes *causes // net/rpc
 }
 
 // dial returns a connection whose other end is the plugin itself. It has no TLS.

@@ -79,8 +79,8 @@ func TestPresets_ofBothProtocols(t *testing.T) {
 		`"preset": "vault", "metadata": {"*": {"a": "b"}}`: 0,
 	} {
 		c, err := compile(blockOf(`{"command": ["/bin/sh"], ` + block + `}`))
-		if err != nil || len(c.methods) != methods {
-			t.Errorf("%s: got %d methods, %v; want %d", block, len(c.methods), err, methods)
+		if err != nil || len(c.described.Offers()) != methods {
+			t.Errorf("%s: got %d methods, %v; want %d", block, len(c.described.Offers()), err, methods)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func reflectAll(ctx context.Context, conn *grpc.ClientConn, called []string) (*c
 	case ctx.Err() != nil:
 		return nil, startFailed("reflection", ctx.Err())
 	case status.Code(err) == codes.Unimplemented:
-		return nil, fmt.Errorf("reflection: %w: the plugin has no server reflection, so that its methods are unknown", plugin.ErrInvalid)
+		return nil, fmt.Errorf("reflection: %w: the plugin has no server reflection, so that its methods are unknown; give them by spec.goplugin.descriptorSet", plugin.ErrInvalid)
 	case status.Code(err) == codes.Unavailable:
 		return nil, startFailed("reflection", err)
 	}

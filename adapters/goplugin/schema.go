@@ -8,6 +8,14 @@ import (
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
+const (
+	// schemaTypesMax is how many types one schema describes; what is beyond is any
+	// object there. Terraform's largest has about forty.
+	schemaTypesMax = 500
+	// schemaBytesMax bounds all schemas of a plugin; operations beyond have none.
+	schemaBytesMax = 16 << 20
+)
+
 // messageSchema is the JSON Schema (2020-12) of a message in protobuf's JSON
 // mapping.
 func messageSchema(d protoreflect.MessageDescriptor) plugin.RawJSON {
@@ -69,6 +77,9 @@ func refTo(d protoreflect.MessageDescriptor, defs map[string]any) map[string]any
 	}
 	name := string(d.FullName())
 	if defs[name] == nil {
+		if len(defs) >= schemaTypesMax {
+			return map[string]any{"type": "object"}
+		}
 		schema := objectSchema()
 		defs[name] = schema // before its fields, which may refer to it
 		addProperties(schema, d, defs)

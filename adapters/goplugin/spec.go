@@ -1,15 +1,16 @@
 package goplugin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"sort"
 	"strings"
 
-	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/gobwire"
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/describe"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/manifest"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -27,6 +28,10 @@ type Spec struct {
 	TLS       string   `json:"tls,omitempty" enum:"off,auto" doc:"off (default): the private socket is the protection. auto: mutual TLS with one-time certificates (AutoMTLS)."`
 	Plugin    string   `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
 	Describe  Describe `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
+	// DescriptorSet is for plugins in languages whose servers have no reflection.
+	DescriptorSet string `json:"descriptorSet,omitempty" doc:"gRPC: a FileDescriptorSet (protoc --include_imports --descriptor_set_out) to take the services from, for a plugin without server reflection; a relative path starts from metadata.source."`
+	// Errors' longest pattern that matches wins.
+	Errors map[string]int `json:"errors,omitempty" doc:"What the plugin's own errors mean: a pattern, in which * is any text, and the HTTP status of a refusal that it matches. It is matched with the error's Go type (net/rpc), as errtypes.NotFound, or its code (gRPC), as NotFound; where there is neither, with its text."`
 	// Metadata's "*" is for all operations.
 	Metadata map[string]map[string]string `json:"metadata,omitempty" doc:"gRPC: metadata sent with each call of an operation; under \"*\", with every call. The value of a key that ends in -bin is base64."`
 	// CallerMetadata leaves out the trace, which is always carried.
@@ -46,36 +51,20 @@ type Handshake struct {
 	Versions []int    `json:"versions,omitempty" doc:"Protocol versions that may be spoken (default 1); the plugin takes its highest among them."`
 }
 
-// Describe says what a net/rpc plugin offers.
-type Describe struct {
-	Service string            `json:"service,omitempty" doc:"The net/rpc service name (default Plugin, which is what go-plugin registers)."`
-	Methods map[string]Method `json:"methods,omitempty" doc:"The methods: each is an operation."`
-	Types   Types             `json:"types,omitempty" doc:"Named types, to be used by methods and by each other."`
-}
-
-// Types are the named types of a description.
-type Types map[string]Shape
-
-// Shape describes one of them.
-type Shape = gobwire.Shape
-
-// Method is one net/rpc method.
-type Method struct {
-	Summary string `json:"summary,omitempty" doc:"A sentence for people."`
-	Args    string `json:"args" required:"true" doc:"Type of the argument: string, bool, int, uint, float, bytes, any, error, time, []T, map:K,T, *T or a name under types."`
-	Reply   string `json:"reply" required:"true" doc:"Type of the answer, written as args is."`
-}
+// Describe says what a net/rpc plugin offers; what it consists of is described there.
+type (
+	Describe = describe.Description
+	Types    = describe.Types
+	Shape    = describe.Shape
+	Method   = describe.Method
+)
 
 const (
 	transportAuto   = "auto"
 	transportNetRPC = "netrpc"
 	transportGRPC   = "grpc"
 	tlsAuto         = "auto"
-	// serviceDefault is the name under which go-plugin registers every
-	// dispensed object.
-	serviceDefault = "Plugin"
-	// methodsMax bounds a description; Reva's largest plugin has six methods.
-	methodsMax = 1000
+	describePath    = "spec.goplugin.describe"
 	// versionMax is well above any protocol version in use.
 	versionMax = 1 << 16
 	// inheritMax is more than any plugin's documentation asks for.
@@ -93,12 +82,13 @@ var (
 // compiled is a checked manifest, ready to launch.
 type compiled struct {
 	Spec
-	preset  preset
-	path    string // of the executable, absolute
-	digest  string
-	table   *gobwire.Table
-	methods map[string]*netrpcMethod // empty without a description
-	payload int
+	preset    preset
+	path      string // of the executable, absolute
+	digest    string
+	described describe.Compiled // without operations before debugging information is read
+	payload   int
+	// descriptors is the content of DescriptorSet.
+	descriptors []byte
 	// ownCallbacks are the manifest's, without the preset's.
 	ownCallbacks map[string]Callback
 }
@@ -113,6 +103,7 @@ func compile(m plugin.Manifest) (compiled, error) {
 	if len(c.Command) > 0 && c.Command[0] != "" {
 		c.resolve(m.Metadata.Source, &faults)
 	}
+	c.describeByFile(m.Metadata.Source, &faults)
 	return c, faults.Err()
 }
 
@@ -136,7 +127,8 @@ func interpret(m plugin.Manifest) (compiled, plugin.Faults, error) {
 	c.checkInherit(&faults)
 	c.checkTransport(&faults)
 	c.checkCallbacks(&faults)
-	c.describe(&faults)
+	c.checkDescription(&faults)
+	c.checkErrors(&faults)
 	c.orDefaults()
 	proc.CheckProbes(&faults, m)
 	return c, faults, nil
@@ -168,6 +160,10 @@ func (c *compiled) resolve(source string, faults *plugin.Faults) {
 	}
 	if err := proc.LookExecutable(c.path); err != nil {
 		faults.Add(path, "%v", err)
+	} else if c.Describe.From == describe.FromDWARF {
+		if err := debuginfo.Has(c.path); err != nil {
+			faults.Add(describePath+".from", "dwarf cannot be read from %s: %v; describe the methods here, or build it with debugging information", c.path, err)
+		}
 	}
 	if i := slices.IndexFunc(c.Command, func(arg string) bool { return strings.ContainsRune(arg, 0) }); i >= 0 {
 		faults.Add("spec.goplugin.command", "argument %d holds a zero byte", i)
@@ -239,18 +235,20 @@ func (c *compiled) checkInherit(faults *plugin.Faults) {
 }
 
 func (c *compiled) checkTransport(faults *plugin.Faults) {
-	described := c.Plugin != "" || len(c.Describe.Methods)+len(c.Describe.Types) > 0 || c.Describe.Service != ""
+	described := c.Plugin != "" || len(c.Describe.Methods)+len(c.Describe.Types) > 0 || c.Describe.Service != "" || c.Describe.From != ""
 	switch {
 	case c.Transport == transportGRPC && described:
 		faults.Add("spec.goplugin.transport", "grpc tells its own services; leave out plugin and describe, which are for netrpc")
 	case c.Transport == transportNetRPC && len(c.Metadata) > 0:
 		faults.Add("spec.goplugin.metadata", "net/rpc carries none; leave it out")
+	case c.Transport == transportNetRPC && c.DescriptorSet != "":
+		faults.Add("spec.goplugin.descriptorSet", "is for gRPC; describe the methods of net/rpc under describe")
 	case c.Transport == transportNetRPC && len(c.CallerMetadata) > 0:
 		faults.Add("spec.goplugin.callerMetadata", "net/rpc carries none; leave it out")
 	case (c.Transport == transportNetRPC || len(c.Describe.Methods) > 0) && c.Plugin == "":
 		faults.Add("spec.goplugin.plugin", "is missing; give the name to dispense, a key of the plugin's plugin map")
-	case (c.Transport == transportNetRPC || c.Plugin != "") && len(c.Describe.Methods) == 0:
-		faults.Add("spec.goplugin.describe.methods", "is missing; net/rpc cannot tell its methods, so describe them")
+	case (c.Transport == transportNetRPC || c.Plugin != "") && len(c.Describe.Methods) == 0 && c.Describe.From != describe.FromDWARF:
+		faults.Add("spec.goplugin.describe.methods", "is missing; net/rpc cannot tell its methods, so describe them, or write from: dwarf")
 	}
 	for operation, pairs := range c.Metadata {
 		for key, value := range pairs {
@@ -266,56 +264,38 @@ func (c *compiled) checkTransport(faults *plugin.Faults) {
 	}
 }
 
-// describe turns the description into the methods of gobwire.
-func (c *compiled) describe(faults *plugin.Faults) {
-	const path = "spec.goplugin.describe."
-	if len(c.Describe.Methods) > methodsMax {
-		faults.Add(path+"methods", "has %d methods; at most %d", len(c.Describe.Methods), methodsMax)
-		return
+// readDescription lays the manifest's description over what the debugging
+// information of the running binary has.
+func (p *process) readDescription(ctx context.Context) error {
+	if p.Describe.From != describe.FromDWARF {
+		return nil
 	}
-	var err error
-	if c.table, err = gobwire.NewTable(c.Describe.Types); err != nil {
-		var fault *gobwire.TypeFault
-		if errors.As(err, &fault) {
-			faults.Add(path+"types."+fault.Path, "%s", fault.Detail)
-		}
-		return
+	found, err := p.debug.Read(ctx, fmt.Sprintf("/proc/%d/exe", p.Pid()))
+	if isContext(err) {
+		return startFailed("describe", err)
 	}
-	names := make([]string, 0, len(c.Describe.Methods))
-	for name := range c.Describe.Methods {
-		names = append(names, name)
+	var known Describe
+	if err == nil {
+		known, err = found.Choose(p.Describe.Type)
 	}
-	sort.Strings(names)
-	c.methods = make(map[string]*netrpcMethod, len(names))
-	for _, name := range names {
-		c.method(name, faults)
+	if err != nil {
+		return fmt.Errorf("%s.from: %w: dwarf: %w", describePath, plugin.ErrInvalid, err)
 	}
+	var faults plugin.Faults
+	p.described = describe.Compile(known.Under(p.Describe), describePath, &faults)
+	return faults.Err()
 }
 
-func (c *compiled) method(name string, faults *plugin.Faults) {
-	d := c.Describe.Methods[name]
-	m := &netrpcMethod{name: name, summary: d.Summary}
-	for _, side := range []struct {
-		field, text string
-		into        **gobwire.Type
-	}{{"args", d.Args, &m.args}, {"reply", d.Reply, &m.reply}} {
-		if side.text == "" { // already a fault of the decoder
-			continue
-		}
-		var err error
-		if *side.into, err = c.table.Type(side.text); err != nil {
-			faults.Add("spec.goplugin.describe.methods."+name+"."+side.field, "%v", err)
-		}
+// checkDescription compiles what is written in the manifest. Where that is laid
+// over debugging information, it is compiled once that is read.
+func (c *compiled) checkDescription(faults *plugin.Faults) {
+	given := c.Describe
+	if given.From == describe.FromDWARF {
+		given = Describe{Types: given.Types}
+	} else if given.Type != "" {
+		faults.Add("spec.goplugin.describe.type", "chooses among types of the binary, for from: dwarf; leave it out")
 	}
-	if m.args == nil || m.reply == nil {
-		return
-	}
-	service := c.Describe.Service
-	if service == "" {
-		service = serviceDefault
-	}
-	m.remote, m.needs = service+"."+name, c.table.Needs(m.args)
-	c.methods[name] = m
+	c.described = describe.Compile(given, describePath, faults)
 }
 
 func (c *compiled) orDefaults() {

@@ -56,12 +56,13 @@ func (toy) Launch(context.Context, plugin.Launch) (plugin.Instance, error) {
 type shelf struct {
 	mu       sync.Mutex
 	all      map[string]plugin.Resource
+	past     map[string][]plugin.Manifest // those before, oldest first
 	revision uint64
 	fail     error // what the next Put answers
 }
 
 func newShelf(names ...string) *shelf {
-	s := &shelf{all: map[string]plugin.Resource{}}
+	s := &shelf{all: map[string]plugin.Resource{}, past: map[string][]plugin.Manifest{}}
 	for _, name := range names {
 		if _, _, err := s.Put(context.Background(), toyManifest(name), store.Expect{}); err != nil {
 			panic(err)
@@ -106,6 +107,11 @@ func (s *shelf) List(after string, limit int, match func(map[string]string) bool
 	return page, ""
 }
 
+func (s *shelf) Instances(name string) ([]plugin.Status, bool) {
+	r, ok := s.Get(name)
+	return []plugin.Status{r.Status}, ok
+}
+
 func (s *shelf) Operations(_ context.Context, name string) ([]plugin.Operation, error) {
 	if _, ok := s.Get(name); !ok {
 		return nil, fmt.Errorf("plugin %q: %w", name, plugin.ErrNotFound)
@@ -125,6 +131,9 @@ func (s *shelf) Put(_ context.Context, m plugin.Manifest, expect store.Expect) (
 		return plugin.Resource{}, false, fmt.Errorf("plugin %q: %w: it has revision %d", m.Metadata.Name, plugin.ErrConflict, old.Revision)
 	}
 	s.revision++
+	if exists {
+		s.past[m.Metadata.Name] = append(s.past[m.Metadata.Name], old.Manifest)
+	}
 	r := plugin.Resource{Manifest: m, Revision: s.revision, Generation: old.Generation + 1, Desired: plugin.DesiredRunning,
 		Status: plugin.Status{Plugin: m.Metadata.Name, Instance: m.Metadata.Name + "-1", Adapter: m.Spec.Adapter, State: plugin.Running, Generation: old.Generation + 1}}
 	s.all[m.Metadata.Name] = r
@@ -154,6 +163,33 @@ func (s *shelf) Desire(_ context.Context, name string, d plugin.Desired) (plugin
 
 func (s *shelf) Restart(_ context.Context, name string) (plugin.Resource, error) {
 	return s.change(name, func(r *plugin.Resource) { r.Status.Restarts++; r.Status.Instance += "0" })
+}
+
+func (s *shelf) Reload(_ context.Context, name string) (plugin.Resource, error) {
+	return s.change(name, func(r *plugin.Resource) {
+		r.Status.LastReload = &plugin.Reload{At: time.Now(), Outcome: plugin.ReloadDone, From: r.Status.Instance, To: r.Status.Instance + "0"}
+		r.Status.Instance += "0"
+	})
+}
+
+func (s *shelf) Revisions(_ context.Context, name string) ([]plugin.Revision, error) {
+	r, ok := s.Get(name)
+	if !ok {
+		return nil, fmt.Errorf("plugin %q: %w", name, plugin.ErrNotFound)
+	}
+	all := []plugin.Revision{{Generation: r.Generation, Manifest: r.Manifest, Current: true}}
+	for _, m := range slices.Backward(s.past[name]) {
+		all = append(all, plugin.Revision{Generation: all[len(all)-1].Generation - 1, Manifest: m})
+	}
+	return all, nil
+}
+
+func (s *shelf) Pin(_ context.Context, name string) (plugin.Resource, error) {
+	return s.change(name, func(r *plugin.Resource) { r.Pin = &plugin.Pin{Generation: r.Generation, Digest: "sha256:1"} })
+}
+
+func (s *shelf) Unpin(_ context.Context, name string) (plugin.Resource, error) {
+	return s.change(name, func(r *plugin.Resource) { r.Pin = nil })
 }
 
 func (s *shelf) change(name string, by func(*plugin.Resource)) (plugin.Resource, error) {
@@ -200,6 +236,8 @@ func (o *operator) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 		return plugin.Result{Data: in.Data, ContentType: in.ContentType}, nil
 	case "refuse":
 		return plugin.Result{}, &plugin.Refusal{Code: "E7", Message: "no thanks", Details: plugin.RawJSON(`{"why":"tired"}`)}
+	case "refuse as 409":
+		return plugin.Result{}, &plugin.Refusal{Code: "E7", Message: "no thanks", Status: 409}
 	case "hang":
 		<-ctx.Done()
 		return plugin.Result{}, ctx.Err()

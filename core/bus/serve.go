@@ -254,7 +254,7 @@ func (d *door) refuse(m *nats.Msg, why error, body []byte, h nats.Header) {
 func code(err error) int {
 	var no *plugin.Refusal
 	if errors.As(err, &no) {
-		return 422
+		return no.HTTP()
 	}
 	for _, c := range []struct {
 		class error

@@ -20,7 +20,7 @@ import (
 
 // Plugins finds the supervisor of a plugin.
 type Plugins interface {
-	Lookup(name string) (*supervise.Plugin, bool)
+	Lookup(name string) (*supervise.Pool, bool)
 }
 
 // Dispatch invokes plugins. It is safe for concurrent use.
@@ -116,7 +116,7 @@ func (d *Dispatch) invokeStream(ctx context.Context, in plugin.Invocation, send 
 	return d.done(wait.ctx, in, began, err)
 }
 
-func (d *Dispatch) find(in plugin.Invocation) (*supervise.Plugin, *plugin.Spec, error) {
+func (d *Dispatch) find(in plugin.Invocation) (*supervise.Pool, *plugin.Spec, error) {
 	p, ok := d.plugins.Lookup(in.Plugin)
 	if !ok {
 		return nil, nil, fmt.Errorf("plugin %q: %w", in.Plugin, plugin.ErrNotFound)

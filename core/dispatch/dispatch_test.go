@@ -95,9 +95,9 @@ func (noLog) Match(*regexp.Regexp) (func() bool, func()) {
 func (noLog) Close() {}
 func (noLog) Leave() {}
 
-type one struct{ p *supervise.Plugin }
+type one struct{ p *supervise.Pool }
 
-func (o one) Lookup(name string) (*supervise.Plugin, bool) { return o.p, name == "p" }
+func (o one) Lookup(name string) (*supervise.Pool, bool) { return o.p, name == "p" }
 
 type world struct {
 	*dispatch.Dispatch

@@ -43,8 +43,9 @@ type keeper struct {
 	settling place     // acknowledged when timer was set; zero: none
 	since    time.Time // when that was
 	latest   place
+	kept     place // written last
 	timer    *time.Timer
-	file     *os.File // holds the last place that settled
+	file     *os.File // holds kept
 }
 
 // acknowledged is told of each batch that the bus has taken. The caller holds mu.
@@ -86,9 +87,14 @@ func (f *follower) settle() {
 
 // keep writes down where the next daemon may go on, beside the file: the bus alone
 // cannot tell once it has dropped an instance's last line for its age. Lines
-// between stored and the place are gone. The caller holds mu.
+// between stored and the place are gone. One before the last is not gone back to: a
+// flood was skipped since, and is freed. The caller holds mu.
 func (f *follower) keep(p place, stored uint64) {
 	k := &f.keeper
+	if p.upto < k.kept.upto {
+		p = k.kept
+	}
+	k.kept = p
 	if k.file == nil {
 		file, err := os.OpenFile(placePath(f.log.dir, f.stream.name), os.O_CREATE|os.O_RDWR, 0o600)
 		if err != nil {

@@ -252,6 +252,25 @@ func TestResume_afterAFloodThatWasSkipped(t *testing.T) {
 	_ = hub
 }
 
+// TestKeep_doesNotGoBackIntoAFlood: what was acknowledged before a flood was skipped
+// settles after it.
+func TestKeep_doesNotGoBackIntoAFlood(t *testing.T) {
+	hub, _ := newFake()
+	dir := t.TempDir()
+	log := hub.Open("p", "p-1", dir, 0)
+	newChild(t, log)
+	f := log.streams[plugin.Stdout].file
+	log.mu.Lock()
+	f.keep(place{3 << 20, 1000}, 900) // skipped
+	f.keep(place{1 << 20, 950}, 950)  // settled
+	at, stored := readPlace(dir, plugin.Stdout)
+	log.mu.Unlock()
+	if want := (place{3 << 20, 1000}); at != want || stored != 950 {
+		t.Errorf("got %+v with %d stored, want %+v with 950", at, stored, want)
+	}
+	log.Close()
+}
+
 func TestResume_waitsForABusThatIsDown(t *testing.T) {
 	hub, bus := newFake()
 	dir := t.TempDir()

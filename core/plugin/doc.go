@@ -11,6 +11,8 @@
 //	Availability       Adapter         core/health         can it launch anything at all, now?
 //	Sweeper            Adapter         core/reconcile      removal of what an earlier daemon left
 //	Adopter            Adapter         core/supervise      an instance of an earlier daemon, found again
+//	Overlapper         Adapter         core/supervise      which plugins may have two instances at once
+//	Digester           Instance        core/supervise      the digest of what it runs, for a pin
 //	Survivor           Instance        core/supervise      an instance that the next daemon can adopt
 //	Limited            Instance        core/supervise      how its limits are enforced
 //	Resumer            Output          an adapter          a log that goes on after an adoption

@@ -228,6 +228,21 @@ type Adopter interface {
 	Adopt(ctx context.Context, l Launch, handle RawJSON) (Instance, error)
 }
 
+// Overlapper is implemented by an Adapter some of whose plugins can have two
+// instances at the same time: a new one is launched beside the old.
+type Overlapper interface {
+	// Overlap returns nil when two instances of m harm neither each other nor what
+	// they work on, as far as the manifest tells, else why not. m was checked.
+	Overlap(m Manifest) error
+}
+
+// Digester is implemented by an Instance that knows what it runs.
+type Digester interface {
+	// Digest returns what spec.digest has to say for a launch of the very same.
+	// ErrConflict: another launch of the manifest would run something else.
+	Digest(ctx context.Context) (string, error)
+}
+
 // Survivor is implemented by an Instance that can outlive the daemon.
 type Survivor interface {
 	// Handle returns what Adopt needs to find the instance again. It may hold

@@ -1,6 +1,6 @@
 // Package store keeps what users want: one record per plugin in a JetStream KV
-// bucket, with a revision for compare-and-set and ten revisions of history. Beside it
-// is what plugins keep themselves (values.go), in a bucket of its own.
+// bucket, with a revision for compare-and-set and the last 64 writes as history. Beside
+// it is what plugins keep themselves (values.go), in a bucket of its own.
 //
 // It promises: a Put or Delete that returned nil is on disk (the embedded server
 // syncs before it acknowledges; an external one does what its operator chose) and
@@ -36,8 +36,9 @@ import (
 
 const (
 	bucket = "patchbay-desired"
-	// historyMax revisions of each record are kept, to look back and roll back.
-	historyMax = 10
+	// historyMax writes of each record are kept, to look back and roll back: the most
+	// that the bus keeps.
+	historyMax = jetstream.KeyValueMaxHistory
 	// writeMax bounds one write: a sync takes milliseconds, a new leader of a
 	// cluster a few seconds.
 	writeMax = 5 * time.Second
@@ -57,6 +58,10 @@ type Record struct {
 	Desired    plugin.Desired  `json:"desired"`
 	// Restart counts the requests to restart.
 	Restart int64 `json:"restart,omitempty"`
+	// Reload counts the requests to reload.
+	Reload int64 `json:"reload,omitempty"`
+	// Pin is set while the spec must not change.
+	Pin *plugin.Pin `json:"pin,omitempty"`
 	// Revision is the bucket's, and the ETag. It is not stored in the record.
 	Revision uint64 `json:"-"`
 	// Fault is why this daemon does not accept what is stored: an older or a newer one

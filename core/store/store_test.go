@@ -397,3 +397,33 @@ func TestOpen_tenThousand(t *testing.T) {
 	}
 	t.Logf("first list %v", time.Since(began))
 }
+
+func TestHistory_isOfThePresentPlugin(t *testing.T) {
+	s := open(t, openBus(t, bus.Options{}))
+	put := func(generation int64, restart int64) {
+		t.Helper()
+		r := Record{Manifest: plugin.Manifest{Metadata: plugin.Metadata{Name: "a"}}, Generation: generation, Desired: plugin.DesiredRunning, Restart: restart}
+		if _, err := s.Put(t.Context(), r, Any()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(7, 0)
+	if err := s.Delete(t.Context(), "a", Any()); err != nil {
+		t.Fatal(err)
+	}
+	put(1, 0)
+	put(1, 1)
+	put(2, 1)
+	past, err := s.History(t.Context(), "a")
+	if err != nil || len(past) != 3 {
+		t.Fatalf("got %d writes, %v, want 3", len(past), err)
+	}
+	for i, want := range []int64{1, 1, 2} {
+		if p := past[i]; p.Generation != want || p.At.IsZero() || p.Fault != "" {
+			t.Errorf("%d: got %+v, want generation %d", i, p, want)
+		}
+	}
+	if _, err := s.History(t.Context(), "none"); !errors.Is(err, plugin.ErrNotFound) {
+		t.Errorf("of nobody: got %v, want not found", err)
+	}
+}

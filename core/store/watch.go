@@ -232,7 +232,7 @@ func (s *Store) decode(data []byte) (r Record, err error) {
 		return r, nil
 	}
 	if err := s.checks(raw.Manifest); err != nil {
-		return Record{Generation: r.Generation, Desired: r.Desired, Restart: r.Restart}, err
+		return Record{Generation: r.Generation, Desired: r.Desired, Restart: r.Restart, Reload: r.Reload}, err
 	}
 	return r, nil
 }

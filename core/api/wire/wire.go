@@ -69,6 +69,11 @@ type PluginList struct {
 	Continue string `json:"continue,omitempty" doc:"Give it as continue to get the next page; absent on the last."`
 }
 
+// RevisionList is what was applied to a plugin.
+type RevisionList struct {
+	Items []plugin.Revision `json:"items"` // newest first
+}
+
 // OperationList is what a plugin offers.
 type OperationList struct {
 	Items []plugin.Operation `json:"items"`

@@ -5,9 +5,9 @@
 //
 //	all       never (is not ready), exit (at once, with last words)
 //	provider  nosocket (READY! and no socket), deaf (ignores TERM and stop), children
-//	          (double fork and setsid), flood and torrent (on
-//	          standard output, at a pace and without), mute (never reads a call),
-//	          garbage, endless (answers), leak (memory); none: works
+//	          (double fork and setsid), flood and torrent (on standard output, at a
+//	          pace and without), mute (never reads a call), garbage, endless
+//	          (answers), leak (memory); none: works
 //	goplugin  versions, alien (the socket FAULT_ADDRESS), outside (tcp beyond this
 //	          machine), garbage
 //	portable  garbage (no greeting), frame (one of 2^62 bytes)

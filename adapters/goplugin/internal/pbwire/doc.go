@@ -49,11 +49,22 @@ type field struct {
 }
 
 // Compile returns the plan for d, or nil when d is not ordinary.
-func Compile(d protoreflect.MessageDescriptor) *Plan {
-	if !ordinary(d, map[protoreflect.FullName]bool{}) {
+func Compile(d protoreflect.MessageDescriptor) *Plan { return NewCompiler().Compile(d) }
+
+// A Compiler makes the plans of messages that share types, each once.
+type Compiler struct {
+	known map[protoreflect.FullName]*Plan
+}
+
+// NewCompiler returns a compiler for the messages of one registry.
+func NewCompiler() *Compiler { return &Compiler{known: map[protoreflect.FullName]*Plan{}} }
+
+// Compile returns the plan for d, or nil when d is not ordinary.
+func (c *Compiler) Compile(d protoreflect.MessageDescriptor) *Plan {
+	if c.known[d.FullName()] == nil && !ordinary(d, map[protoreflect.FullName]bool{}) {
 		return nil
 	}
-	return compile(d, map[protoreflect.FullName]*Plan{})
+	return compile(d, c.known)
 }
 
 func ordinary(d protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) bool {

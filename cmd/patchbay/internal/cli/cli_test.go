@@ -78,6 +78,14 @@ func TestVerbs(t *testing.T) {
 		{"start again", "start hello", "", 0, []string{"plugin/hello running\n"}, nil},
 		{"restart", "restart hello", "", 0, []string{"plugin/hello restarted\n"}, nil},
 		{"restart without waiting", "restart hello --wait=false", "", 0, []string{"plugin/hello restart asked for\n"}, nil},
+		{"reload", "reload hello", "", 0, []string{"plugin/hello reloaded\n"}, nil},
+		{"reload that fails", "reload world", "", exitDiffers, nil, []string{"the old instance goes on; the new one: exit code 7"}},
+		{"rollback", "rollback hello --to 1", "", 0, []string{"plugin/hello rolled back\n"}, nil},
+		{"pin", "pin hello", "", 0, []string{"plugin/hello pinned to generation 2, sha256:ab\n"}, nil},
+		{"unpin", "unpin hello", "", 0, []string{"plugin/hello unpinned\n"}, nil},
+		{"pin of nobody", "pin nobody", "", exitNotFound, nil, []string{"nobody"}},
+		{"revisions", "get revisions hello", "", 0, []string{"2            60m ago   yes       -\n", "1            2h ago", "spec.quantum: is no field"}, nil},
+		{"revisions by name", "get revisions hello -o name", "", 0, []string{"2\n1\n"}, nil},
 		{"wait", "wait hello world hello", "", 0, []string{"plugin/hello running\nplugin/world running\n"}, nil},
 		{"wait by label", "wait -l team=edge --for=condition=Ready", "", 0, []string{"plugin/hello condition=Ready\n", "plugin/world"}, nil},
 		{"wait for nobody", "wait nobody", "", 4, nil, []string{"not found"}},
@@ -140,7 +148,7 @@ func TestVerbs_callTheirRoutes(t *testing.T) {
 	called := map[string]bool{}
 	for _, args := range []string{
 		"apply -f " + good, "get plugins", "get operations hello", "get instances hello", "describe plugin hello", "delete plugin hello",
-		"start hello", "stop hello", "restart hello", "wait hello", "invoke hello greet", "logs hello", "logs hello world", "events", "events hello", "events --types",
+		"start hello", "stop hello", "restart hello", "reload hello", "rollback hello", "pin hello", "unpin hello", "get revisions hello", "wait hello", "invoke hello greet", "logs hello", "logs hello world", "events", "events hello", "events --types",
 		"get health", "diff -f " + good, "validate -f " + good, "gc --dry-run", "gc", "version",
 	} {
 		code, _, errs := patchbay(t, "", strings.Fields(args)...)

@@ -27,6 +27,8 @@ type daemon struct {
 	files []wire.File
 	state plugin.State
 	count int // of restarts
+	// reloaded is the last reload; nil: there was none.
+	reloaded *plugin.Reload
 }
 
 func newDaemon(t *testing.T) *daemon {
@@ -40,6 +42,11 @@ func newDaemon(t *testing.T) *daemon {
 		"POST /v1/plugins/{name}/start":              d.become(plugin.Running),
 		"POST /v1/plugins/{name}/stop":               d.become(plugin.Stopped),
 		"POST /v1/plugins/{name}/restart":            d.restart,
+		"POST /v1/plugins/{name}/reload":             d.reload,
+		"POST /v1/plugins/{name}/rollback":           d.restart,
+		"POST /v1/plugins/{name}/pin":                d.pin,
+		"POST /v1/plugins/{name}/unpin":              d.one,
+		"GET /v1/plugins/{name}/revisions":           d.revisions,
 		"GET /v1/plugins/{name}/operations":          d.operations,
 		"GET /v1/plugins/{name}/instances":           d.instances,
 		"POST /v1/plugins/{name}/operations/{op...}": d.invoke,
@@ -113,8 +120,9 @@ func (d *daemon) resource(name string) plugin.Resource {
 			Since: time.Now().Add(-90 * time.Minute), Generation: 2, Restarts: d.count, Facts: map[string]string{"pid": "42"},
 			Conditions: []plugin.Condition{{Type: plugin.ConditionReady, Status: plugin.ConditionTrue, Reason: "ProbePassed", LastTransitionTime: time.Now().Add(-time.Hour)},
 				{Type: plugin.ConditionLive, Status: plugin.ConditionUnknown, Reason: "ProbeFailed", Message: "deaf"}},
-			Limits:   []plugin.LimitStatus{{Name: "memory", By: "cgroup2"}, {Name: "cpu", Message: "no controller"}},
-			LastStop: &plugin.Stop{Instance: name + "-9", DurationMillis: 1204, Steps: []plugin.StopStep{{Name: "drain", DurationMillis: 3, Outcome: "done"}, {Name: "kill", DurationMillis: 1201, Outcome: "ended"}}},
+			LastReload: d.reloaded,
+			Limits:     []plugin.LimitStatus{{Name: "memory", By: "cgroup2"}, {Name: "cpu", Message: "no controller"}},
+			LastStop:   &plugin.Stop{Instance: name + "-9", DurationMillis: 1204, Steps: []plugin.StopStep{{Name: "drain", DurationMillis: 3, Outcome: "done"}, {Name: "kill", DurationMillis: 1201, Outcome: "ended"}}},
 		},
 	}
 }
@@ -170,6 +178,32 @@ func (d *daemon) restart(w http.ResponseWriter, r *http.Request) {
 	d.count, d.state = d.count+1, plugin.Running
 	d.mu.Unlock()
 	d.one(w, r)
+}
+
+// reload is over at once; the plugin named world never takes it.
+func (d *daemon) reload(w http.ResponseWriter, r *http.Request) {
+	d.mu.Lock()
+	d.reloaded = &plugin.Reload{At: time.Now(), Outcome: plugin.ReloadDone, From: "hello-1", To: "hello-2", Generation: 2}
+	if r.PathValue("name") == "world" {
+		d.reloaded.Outcome, d.reloaded.Message = plugin.ReloadFailed, "exit code 7"
+	}
+	d.mu.Unlock()
+	d.one(w, r)
+}
+
+func (d *daemon) pin(w http.ResponseWriter, r *http.Request) {
+	if known(w, r) {
+		answer(w, plugin.Resource{Pin: &plugin.Pin{Generation: 2, Digest: "sha256:ab"}})
+	}
+}
+
+func (d *daemon) revisions(w http.ResponseWriter, r *http.Request) {
+	if known(w, r) {
+		answer(w, wire.RevisionList{Items: []plugin.Revision{
+			{Generation: 2, Applied: time.Now().Add(-time.Hour), Current: true},
+			{Generation: 1, Applied: time.Now().Add(-2 * time.Hour), Fault: "spec.quantum: is no field"},
+		}})
+	}
 }
 
 func (d *daemon) operations(w http.ResponseWriter, r *http.Request) {

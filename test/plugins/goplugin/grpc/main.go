@@ -75,17 +75,23 @@ func main() {
 }
 
 // serving is go-plugin's default; with the argument "mute" reflection says that it
-// is not there, as in plugins of other languages.
+// is not there, as in plugins of other languages, with "old" its version 1 does, as in
+// plugins with grpc before 1.57.
 func serving(options []grpc.ServerOption) *grpc.Server {
-	if slices.Contains(os.Args, "mute") {
-		options = append(options, grpc.StreamInterceptor(mute))
+	for argument, service := range map[string]string{"mute": "/grpc.reflection.", "old": "/grpc.reflection.v1."} {
+		if slices.Contains(os.Args, argument) {
+			options = append(options, grpc.StreamInterceptor(without(service)))
+		}
 	}
 	return grpc.NewServer(options...)
 }
 
-func mute(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	if strings.HasPrefix(info.FullMethod, "/grpc.reflection.") {
-		return status.Error(codes.Unimplemented, "there is no reflection")
+// without answers as if services that begin so were not there.
+func without(begin string) grpc.StreamServerInterceptor {
+	return func(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		if strings.HasPrefix(info.FullMethod, begin) {
+			return status.Error(codes.Unimplemented, "there is no reflection")
+		}
+		return next(srv, s)
 	}
-	return next(srv, s)
 }
