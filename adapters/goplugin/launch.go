@@ -126,9 +126,10 @@ func (p *process) connect(ctx context.Context) (*instance, error) {
 		return nil, err
 	}
 	if err := i.begin(ctx); err != nil {
+		err = p.orDied(err)
 		p.kill()
 		<-i.gone
-		return nil, p.orDied(err)
+		return nil, err
 	}
 	return i, nil
 }

@@ -1,6 +1,10 @@
 package goplugin
 
-import "reflect"
+import (
+	"reflect"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
+)
 
 // A preset is what every plugin of one family has in common: a manifest that names
 // it needs nothing but the command. What the manifest says itself wins, field by
@@ -46,7 +50,13 @@ func presets() []preset {
 			spec: Spec{
 				Handshake: cookie("VAULT_BACKEND_PLUGIN", []int{4, 5}, "6669da05-b1c8-4f49-97d9-c8e5bed98e20"),
 				Transport: transportGRPC, TLS: tlsAuto,
-				Metadata: map[string]map[string]string{"*": {"multiplex_id": "patchbay"}},
+				Metadata:  map[string]map[string]string{"*": {"multiplex_id": "patchbay"}},
+				Callbacks: vaultCallbacks(),
+				BrokerIDs: map[string]string{"pb.Backend/Setup": "broker_id"},
+				StartCalls: []StartCall{
+					{Operation: "pb.Backend/Setup", Data: plugin.RawJSON(`{"backendUUID": "` + vaultBackend + `"}`), Error: "err"},
+					{Operation: "pb.Backend/Initialize", Error: "err.errMsg"},
+				},
 			},
 			env: map[string]string{"VAULT_PLUGIN_AUTOMTLS_ENABLED": "true"},
 		},
@@ -73,7 +83,11 @@ func presets() []preset {
 		},
 		{
 			name: "example-bidirectional",
-			spec: Spec{Handshake: cookie(basicKey, []int{1}, helloValue), Transport: transportGRPC},
+			// What its AddHelper answers is for the manifest to say.
+			spec: Spec{
+				Handshake: cookie(basicKey, []int{1}, helloValue), Transport: transportGRPC,
+				BrokerIDs: map[string]string{"proto.Counter/Put": "add_server"},
+			},
 		},
 		{
 			// examples/grpc: plugin-go-grpc tells its methods, plugin-go-netrpc has these.
@@ -103,6 +117,44 @@ const (
 	basicKey   = "BASIC_PLUGIN"
 	helloValue = "hello"
 )
+
+// vaultBackend is what every plugin is told as the id of its backend: each keeps its
+// storage apart from the others' anyway.
+const vaultBackend = "320be151-096a-5391-9e6a-4e0094e44eda"
+
+// vaultCallbacks are the services that Vault has for its plugins, answered as by one
+// server of it without replication. What is left out needs a part of Vault that is not
+// here, such as its tokens, and is denied: which, the log says.
+func vaultCallbacks() map[string]Callback {
+	static := func(text string) Callback { return Callback{Static: plugin.RawJSON(text)} }
+	return map[string]Callback{
+		"pb.Storage/Get":    {KV: &KVCallback{Do: "get", Value: "entry"}},
+		"pb.Storage/Put":    {KV: &KVCallback{Do: "put", Key: "entry.key", Value: "entry"}},
+		"pb.Storage/Delete": {KV: &KVCallback{Do: "delete"}},
+		"pb.Storage/List":   {KV: &KVCallback{Do: "list", Delimiter: "/"}},
+
+		"pb.Events/SendEvent":               {Bus: &BusCallback{Publish: "vault.event"}},
+		"pb.Observations/RecordObservation": {Bus: &BusCallback{Publish: "vault.observation"}},
+
+		// In nanoseconds: 32 days, which is Vault's default.
+		"pb.SystemView/DefaultLeaseTTL": static(`{"TTL": "2764800000000000"}`),
+		"pb.SystemView/MaxLeaseTTL":     static(`{"TTL": "2764800000000000"}`),
+		// Two bits: performance and disaster replication are both disabled.
+		"pb.SystemView/ReplicationState": static(`{"state": 12288}`),
+		"pb.SystemView/Tainted":          static(`{}`),
+		"pb.SystemView/CachingDisabled":  static(`{}`),
+		"pb.SystemView/MlockEnabled":     static(`{}`),
+		"pb.SystemView/LocalMount":       static(`{}`),
+		"pb.SystemView/EntityInfo":       static(`{}`),
+		"pb.SystemView/GroupsForEntity":  static(`{}`),
+		"pb.SystemView/ClusterInfo":      static(`{"clusterName": "patchbay", "clusterId": "patchbay"}`),
+		"pb.SystemView/PluginEnv":        static(`{"pluginEnvironment": {"vaultVersion": "1.21.0"}}`),
+		// As Vault's free edition, which rotates nothing by itself.
+		"pb.SystemView/GetRotationInformation": {Deny: "Unimplemented"},
+		"pb.SystemView/RegisterRotationJob":    {Deny: "Unimplemented"},
+		"pb.SystemView/DeregisterRotationJob":  {Deny: "Unimplemented"},
+	}
+}
 
 func cookie(key string, versions []int, values ...string) Handshake {
 	return Handshake{Key: key, Values: values, Versions: versions}

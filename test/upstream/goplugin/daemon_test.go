@@ -122,19 +122,32 @@ func TestManifests(t *testing.T) {
 		t.Errorf("operations: got %s", text)
 	}
 	h.calls()
+	h.patchbay("invoke", "vault-kv", "HandleRequest", "--data", request("create", "app/db", map[string]string{"password": "s3cret"}))
 	before := h.pids()
-	if len(before) != 6 {
+	if len(before) != 8 {
 		t.Fatalf("processes: got %v", before)
 	}
 	h.end(syscall.SIGKILL)
 	h.serve()
-	h.patchbay("wait", "terraform-time", "vault-kv", "tflint-terraform", "grafana-source", "kv-grpc", "kv-netrpc", "--for=running", "--timeout", "30s")
+	h.patchbay("wait", "terraform-time", "vault-kv", "tflint-terraform", "grafana-source", "kv-grpc", "kv-netrpc", "vault-kv2", "bidirectional", "--for=running", "--timeout", "30s")
 	for name, pid := range h.pids() {
 		if pid == "" || pid != before[name] {
 			t.Errorf("%s: process %q before the kill, %q after", name, before[name], pid)
 		}
 	}
 	h.calls()
+	h.reads("s3cret")
+	pid := h.pids()["vault-kv"]
+	if err := exec.Command("kill", "-9", pid).Run(); err != nil {
+		t.Fatal(err)
+	}
+	conformance.Eventually(t, 20*time.Second, func() error {
+		if now := h.pids()["vault-kv"]; now == "" || now == pid {
+			return fmt.Errorf("vault-kv: process %q was killed, process %q is there", pid, now)
+		}
+		return nil
+	})
+	h.reads("s3cret")
 	h.patchbay("delete", "-f", "../../../manifests/upstream/goplugin")
 	for name, pid := range before {
 		conformance.Eventually(t, 10*time.Second, func() error {
@@ -146,11 +159,21 @@ func TestManifests(t *testing.T) {
 	}
 }
 
+// reads: Vault's engine has the secret.
+func (h *house) reads(secret string) {
+	h.t.Helper()
+	h.patchbay("wait", "vault-kv", "--for=running", "--timeout", "30s")
+	if got := h.patchbay("invoke", "vault-kv", "HandleRequest", "--data", request("read", "app/db", nil)); !strings.Contains(got, secret) {
+		h.t.Errorf("read: got %.300s", got)
+	}
+}
+
 func (h *house) calls() {
 	h.t.Helper()
 	for _, tt := range []struct{ plugin, operation, data, want string }{
 		{"terraform-time", "GetProviderSchema", "{}", `"time_rotating"`},
-		{"vault-kv", "MultiplexingSupport", "{}", "true"},
+		{"vault-kv", "Type", "{}", `"type": 1`},
+		{"bidirectional", "Put", `{"key": "n", "value": "5"}`, "{}"},
 		{"tflint-terraform", "GetRuleNames", "{}", "terraform_deprecated_index"},
 		{"grafana-source", "CheckHealth", `{"pluginContext": {}}`, "the source is there"},
 		{"kv-grpc", "Put", `{"key": "a", "value": "aGVsbG8="}`, "{}"},

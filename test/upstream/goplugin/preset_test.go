@@ -162,23 +162,6 @@ func TestTerraform_schema(t *testing.T) {
 	}
 }
 
-// TestVault_wantsSetup: the engine's own no, which says that the metadata by which
-// Vault tells its mounts apart has arrived; without it the complaint is another.
-func TestVault_wantsSetup(t *testing.T) {
-	i, _, err := startOf(t, families()[1].launch(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = i.Invoke(t.Context(), plugin.Invocation{Operation: "Type"})
-	var no *plugin.Refusal
-	if !errors.As(err, &no) || !strings.Contains(no.Message, "no backend instance found") {
-		t.Errorf("got %v", err)
-	}
-	if list := names(t, i); !slices.Contains(list, "Setup") || !slices.Contains(list, "HandleRequest") {
-		t.Errorf("operations: %v", list)
-	}
-}
-
 func TestGrafana_streamsAndQueries(t *testing.T) {
 	i, _, err := startOf(t, families()[3].launch(t))
 	if err != nil {
