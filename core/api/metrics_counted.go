@@ -130,6 +130,13 @@ func (m *Metrics) LostLogs(plugin string, lines uint64) {
 	}
 }
 
+// Callback counts what a plugin asked of its host: what answered, and how it went.
+func (m *Metrics) Callback(plugin, binding, outcome string) {
+	if m != nil {
+		m.callbacks.add(1, plugin, binding, outcome)
+	}
+}
+
 // Reconciled takes how long one comparison took.
 func (m *Metrics) Reconciled(took time.Duration) {
 	if m != nil {
