@@ -145,12 +145,12 @@ func (b *BusCallback) publish(m *grpcMethod) (action, error) {
 	}
 	return func(ctx context.Context, host plugin.Host, request []byte) ([]byte, error) {
 		e := plugin.Event{Type: b.Publish}
+		var err error
 		if b.Type != "" {
 			if e.Type, err = named.text(request); err != nil {
 				return nil, err
 			}
 		}
-		var err error
 		if e.Data, err = data.pick(request); err != nil { // all of it where there are no names
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -67,6 +68,9 @@ func openBroker(ctx context.Context, g *grpcLink, bound map[string]*binding) (*b
 	b := &broker{conn: g.conn, address: g.callAddress(), turn: make(chan struct{}, 1), fresh: !g.connected}
 	b.ids.Store(rand.Uint32N(1 << 30)) // not again those of an earlier daemon
 	b.turn <- struct{}{}
+	if err := g.unblockCalls(); err != nil {
+		return nil, err
+	}
 	var err error
 	if b.callServer, err = newCallServer(g, bound); err != nil {
 		return nil, err
@@ -109,6 +113,23 @@ func (p *process) listenForCalls() (inherited []*os.File, err error) {
 		return nil, startFailed("callbacks", err)
 	}
 	return inherited, nil
+}
+
+// unblockCalls undoes what the plugin's start did to the socket that both have: passing it
+// on made it blocking, and then neither a deadline nor a close ends an Accept.
+func (p *process) unblockCalls() error {
+	conn, err := p.calls.SyscallConn()
+	if err != nil {
+		return startFailed("callbacks", err)
+	}
+	var inner error
+	if err = conn.Control(func(fd uintptr) { inner = syscall.SetNonblock(int(fd), true) }); err == nil {
+		err = inner
+	}
+	if err != nil {
+		return startFailed("callbacks", err)
+	}
+	return nil
 }
 
 // recallCalls takes the socket back from the plugin. Where the kernel or the plugin does
