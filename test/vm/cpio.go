@@ -10,15 +10,12 @@ import (
 	"slices"
 )
 
-// pack writes an initramfs to w: a cpio archive in the format "newc" (the kernel's
+// archiveOf writes an initramfs to w: a cpio archive in the format "newc" (the kernel's
 // Documentation/driver-api/early-userspace/buffer-format.rst). files maps paths in
 // the guest to files of this machine, which become executable; folders above them
-// are made, and so are the empty ones of dirs.
-func pack(w io.Writer, files map[string]string, dirs ...string) error {
+// are made.
+func archiveOf(w io.Writer, files map[string]string) error {
 	a := archive{w: bufio.NewWriter(w), made: map[string]bool{".": true, "/": true}}
-	for _, dir := range dirs {
-		a.dir(dir)
-	}
 	names := make([]string, 0, len(files))
 	for name := range files {
 		names = append(names, name)

@@ -31,7 +31,7 @@ func main() {
 	if err != nil {
 		fmt.Println("guest:", err)
 	}
-	fmt.Printf("guest: exit %d\n", code)
+	fmt.Printf("\nguest: exit %d\n", code)
 	_ = unix.IoctlSetInt(1, unix.TCSBRK, 1) // until the console has it
 	err = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	fmt.Println("guest: power off:", err) // to end now is the kernel's panic, which ends qemu
