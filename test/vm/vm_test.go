@@ -49,8 +49,8 @@ func TestVM(t *testing.T) {
 	guests := []guest{
 		{name: "limits in the root group", pkg: "../../adapters/internal/proc", run: heldByGroups, most: 10 * time.Minute},
 		{name: "limits in a delegated group", pkg: "../../adapters/internal/proc", run: heldByGroups, group: "system.slice/patchbay.service", most: 10 * time.Minute},
-		//{name: "groups", pkg: "../fault", run: "^(TestGroups|TestHostile_leak)", group: "system.slice/patchbay.service", most: 10 * time.Minute},
-		//{name: "clock", pkg: "../fault", run: "^TestClock", most: 10 * time.Minute},
+		{name: "groups", pkg: "../fault", run: "^TestGroups", group: "system.slice/patchbay.service", most: 10 * time.Minute},
+		{name: "clock", pkg: "../fault", run: "^TestClock", most: 10 * time.Minute},
 	}
 	bin := t.TempDir()
 	build(t, bin)

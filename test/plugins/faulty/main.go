@@ -6,7 +6,8 @@
 //	all       never (is not ready), exit (at once, with last words)
 //	provider  nosocket (READY! and no socket), deaf (ignores TERM and stop), children
 //	          (double fork and setsid), flood (standard output), mute (never reads a
-//	          call), garbage, endless (answers), leak (memory); none: works
+//	          call), garbage, endless (answers), leak (memory), forks
+//	          (until it may not); none: works
 //	goplugin  versions, alien (the socket FAULT_ADDRESS), outside (tcp beyond this
 //	          machine), garbage
 //	portable  garbage (no greeting), frame (one of 2^62 bytes)
@@ -97,6 +98,8 @@ func provider(fault, socket string) {
 		go flood() // ends with the process
 	case "leak":
 		go leak() // ends with the process
+	case "forks":
+		go forks() // ends with the first refusal
 	}
 	check(http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -162,6 +165,20 @@ func leak() {
 		all = append(all, noise(16<<20))
 		fmt.Fprintln(os.Stderr, len(all)*16, "MiB")
 	}
+}
+
+// forksMax is many more than a limit allows, and few for a machine without one.
+const forksMax = 200
+
+// forks starts children until it is refused one more, and says how many it has.
+func forks() {
+	for n := range forksMax {
+		if err := begin("child"); err != nil {
+			fmt.Fprintln(os.Stderr, "refused after", n, "children:", err)
+			return
+		}
+	}
+	fmt.Fprintln(os.Stderr, "never refused")
 }
 
 func goplugin(fault string) {
