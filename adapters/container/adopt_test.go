@@ -95,7 +95,7 @@ func launch(t *testing.T, a *container.Adapter, out plugin.Output) launched {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = i.Stop(within(t)) })
-	handle, err := i.(plugin.Survivor).Handle()
+	handle, err := i.(plugin.Survivor).Handle(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -430,7 +430,7 @@ func TestHandle_bound(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if handle, err := i.(plugin.Survivor).Handle(); !errors.Is(err, plugin.ErrInvalid) {
+		if handle, err := i.(plugin.Survivor).Handle(context.Background()); !errors.Is(err, plugin.ErrInvalid) {
 			t.Errorf("%s: got %s, %v, want plugin.ErrInvalid", name, handle, err)
 		}
 		if err := i.Stop(within(t)); err != nil {

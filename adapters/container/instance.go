@@ -305,7 +305,7 @@ func (i *instance) Wait() plugin.Exit {
 }
 
 // Handle names the container for as long as it runs.
-func (i *instance) Handle() (plugin.RawJSON, error) {
+func (i *instance) Handle(context.Context) (plugin.RawJSON, error) {
 	if i.output.dir == "" || i.handle.Container == "" {
 		return nil, fmt.Errorf("handle: %w: container %s ends with the daemon", plugin.ErrInvalid, short(i.id))
 	}

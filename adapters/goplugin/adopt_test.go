@@ -58,7 +58,7 @@ func leave(t *testing.T, spec goplugin.Spec) left {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 		_, _ = syscall.Wait4(pid, nil, 0, nil) // in a test it is our own child
 	})
-	handle, err := i.(plugin.Survivor).Handle()
+	handle, err := i.(plugin.Survivor).Handle(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -381,7 +381,7 @@ func TestHandle_ofABoundPlugin(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = i.Stop(context.Background()) })
-	if h, err := i.(plugin.Survivor).Handle(); !errors.Is(err, plugin.ErrInvalid) {
+	if h, err := i.(plugin.Survivor).Handle(context.Background()); !errors.Is(err, plugin.ErrInvalid) {
 		t.Errorf("got %s, %v, want plugin.ErrInvalid", h, err)
 	}
 }

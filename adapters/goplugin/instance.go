@@ -146,8 +146,8 @@ func (i *instance) quit(ctx context.Context) error {
 }
 
 // Handle returns the process, what it announced, and the daemon's key for it.
-func (i *instance) Handle() (plugin.RawJSON, error) {
-	child, err := i.Process.Handle()
+func (i *instance) Handle(ctx context.Context) (plugin.RawJSON, error) {
+	child, err := i.Process.Handle(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -156,6 +156,25 @@ func TestLaunch_silentPluginIsADeadline(t *testing.T) {
 	}
 }
 
+// What a plugin got wrong at its handshake is what its launch says.
+func TestLaunch_saysWhatIsWrongWithTheHandshake(t *testing.T) {
+	for how, want := range map[string]string{
+		"silent": "the plugin did not connect",
+		"mute":   "sent no whole greeting",
+		"hybrid": `its greeting is 47 45 54 20 2f 20 48 54 ("GET / HT"), want 00 53 50 00`,
+		"huge":   "got a frame of 4611686018427387904 bytes, want at most 1048576",
+		"large":  "a message of 2130706432 bytes is over the limit of 1048576",
+		"asks":   "the request has no id: 2 bytes",
+	} {
+		t.Run(how, func(t *testing.T) {
+			_, err := launch(t, fake(t, how), 500*time.Millisecond)
+			if !errors.Is(err, plugin.ErrUnavailable) || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want ErrUnavailable with %q", err, want)
+			}
+		})
+	}
+}
+
 func invoke(t *testing.T, i plugin.Instance, operation, data string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

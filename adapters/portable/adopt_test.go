@@ -53,7 +53,7 @@ func playDaemon() error {
 			p.next <- "before"
 		}
 	}
-	handle, err := i.(plugin.Survivor).Handle()
+	handle, err := i.(plugin.Survivor).Handle(context.Background())
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func adopt(t *testing.T, l plugin.Launch, handle plugin.RawJSON) plugin.Instance
 
 func leave(t *testing.T, i plugin.Instance) plugin.RawJSON {
 	t.Helper()
-	handle, err := i.(plugin.Survivor).Handle()
+	handle, err := i.(plugin.Survivor).Handle(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +291,7 @@ func TestAdopt_endsWhatItCannotGoOnWith(t *testing.T) {
 
 func TestAdopt_anothersHandle(t *testing.T) {
 	first, _ := start(t, tinyManifest(t))
-	handle, err := first.(plugin.Survivor).Handle()
+	handle, err := first.(plugin.Survivor).Handle(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +306,7 @@ func TestHandle_ofABoundPlugin(t *testing.T) {
 	m := tinyManifest(t)
 	m.Spec.Lifetime = plugin.Bound
 	i, _ := start(t, m)
-	if _, err := i.(plugin.Survivor).Handle(); !errors.Is(err, plugin.ErrInvalid) {
+	if _, err := i.(plugin.Survivor).Handle(context.Background()); !errors.Is(err, plugin.ErrInvalid) {
 		t.Errorf("got %v, want plugin.ErrInvalid", err)
 	}
 	echoed(t, i, 1)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,7 +22,14 @@ import (
 const fakeArgument = `{"sendTimeout":1000}`
 
 // fakes are the ways to misbehave.
-var fakes = map[string]func() error{"silent": silent, "forgetful": forgetful}
+var fakes = map[string]func() error{
+	"silent": silent, "forgetful": forgetful,
+	"mute": says(""), "hybrid": says("GET / HTTP/1.1\r\n\r\n"), "huge": says(greeting + "\x01\x40\x00\x00\x00\x00\x00\x00\x00"),
+	"large": says(greeting + "\x01\x00\x00\x00\x00\x7f\x00\x00\x00few"), "asks": says(greeting + "\x01\x00\x00\x00\x00\x00\x00\x00\x02hi"),
+}
+
+// greeting is what a REQ socket says first.
+const greeting = "\x00SP\x00\x00\x30\x00\x00"
 
 // fake is the manifest of a plugin that misbehaves in that way.
 func fake(t *testing.T, how string) plugin.Manifest {
@@ -49,6 +58,21 @@ func silent() error {
 	signal.Notify(term, syscall.SIGTERM)
 	<-term
 	return nil
+}
+
+// says connects, says that and no more.
+func says(text string) func() error {
+	return func() error {
+		conn, err := net.Dial("unix", "/tmp/plugin_fake.ipc")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, text); err != nil {
+			return err
+		}
+		return silent()
+	}
 }
 
 // forgetful closes its function's connection upon the second call, and comes back

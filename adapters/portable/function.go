@@ -153,9 +153,7 @@ func (i *instance) startFunction(ctx context.Context, f *function) error {
 }
 
 func (i *instance) serveFunction(f *function) error {
-	_, err := i.serve(functionSocket(f.name), sp.Handler{
-		Own: sp.Rep, Limit: int(i.manifest.Spec.Limits.Payload) + envelopeBytes, Handle: f.link.serve,
-	})
+	_, err := i.serve(functionSocket(f.name), f.link.handler(int(i.manifest.Spec.Limits.Payload)+envelopeBytes))
 	return err
 }
 

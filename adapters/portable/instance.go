@@ -126,7 +126,7 @@ func (i *instance) begin(control *net.UnixListener) {
 	life, end := context.WithCancelCause(context.Background())
 	i.life = life
 	name := controlSocket(i.spec.name(i.manifest))
-	server := i.accept(name, control, sp.Handler{Own: sp.Rep, Limit: controlBytesMax, Handle: i.control.serve})
+	server := i.accept(name, control, i.control.handler(controlBytesMax))
 	i.servers = append(i.servers, server)
 	i.resume(name, server)
 	go i.bury(end) // ends with the process, or when it is left
@@ -260,6 +260,7 @@ func (i *instance) release(s *sp.Server) {
 
 // admitting adds to h that nobody but the plugin is at the other end.
 func (i *instance) admitting(h sp.Handler) sp.Handler {
+	admit, refused := h.Admit, h.Refused
 	h.Admit = func(c *net.UnixConn) error {
 		pid, err := proc.PeerPid(c)
 		if err != nil {
@@ -268,9 +269,17 @@ func (i *instance) admitting(h sp.Handler) sp.Handler {
 		if !i.process.Owns(pid) {
 			return fmt.Errorf("%w: process %d is not the plugin's", plugin.ErrDenied, pid)
 		}
+		if admit != nil {
+			return admit(c)
+		}
 		return nil
 	}
-	h.Refused = func(err error) { i.log.Warn("connection refused", "error", err.Error()) }
+	h.Refused = func(err error) {
+		i.log.Warn("connection refused", "error", err.Error())
+		if refused != nil {
+			refused(err)
+		}
+	}
 	return h
 }
 

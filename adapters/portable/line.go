@@ -32,7 +32,11 @@ func (l *link) serve(conn *sp.Conn) {
 	defer l.detach(c)
 	for {
 		answered, err := l.receive(c)
-		if err != nil || answered && !l.busy() && !l.linger(c) {
+		if err != nil {
+			l.broke(c, err)
+			return
+		}
+		if answered && !l.busy() && !l.linger(c) {
 			return
 		}
 	}

@@ -5,12 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/patchbay-dev/patchbay/adapters/portable/sp"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
@@ -22,6 +25,9 @@ const handshake = "handshake"
 // commands since each answers a request. A longer one is written by its caller,
 // whose context bounds it.
 const freeWriteBytes = 32 << 10
+
+// errNoGreeting is what is wrong with a connection that says nothing.
+var errNoGreeting = errors.New("it sent no whole greeting of the scalability protocol")
 
 // errEnded is why a call on a link fails once the plugin is gone.
 var errEnded = fmt.Errorf("%w: the plugin has ended", plugin.ErrUnavailable)
@@ -63,6 +69,7 @@ type link struct {
 	mark  *mark         // what the next daemon needs; nil: there will be none
 	past  standing      // how an earlier daemon left it
 	doubt bool          // its command may have been sent or not
+	fault error         // what was wrong with the newest connection that was of no use
 }
 
 // A call is one command and the wait for its answer.
@@ -82,13 +89,41 @@ func newLink(name string, log *slog.Logger) *link {
 	return &link{name: name, log: log, gone: make(chan struct{}), moved: make(chan struct{})}
 }
 
+// handler serves the link on its socket.
+func (l *link) handler(payloadBytesMax int) sp.Handler {
+	return sp.Handler{Own: sp.Rep, Limit: payloadBytesMax, Handle: l.serve, Refused: l.failed, Admit: func(*net.UnixConn) error {
+		l.failed(errNoGreeting) // until it has greeted
+		return nil
+	}}
+}
+
+// broke is failed for a connection that was served; the one before the newest does
+// not count.
+func (l *link) broke(conn *line, err error) {
+	if err == io.EOF {
+		err = errors.New("it closed the connection")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == conn {
+		l.fault = err
+	}
+}
+
+// failed remembers why a connection is of no use, for whoever awaits a better one.
+func (l *link) failed(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fault = err
+}
+
 func (l *link) attach(conn *line) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conn != nil {
 		l.conn.Close()
 	}
-	l.conn, l.heard, l.open, l.doubt = conn, false, false, false
+	l.conn, l.heard, l.open, l.doubt, l.fault = conn, false, false, false, nil
 	if conn.Resumed() {
 		l.heard, l.open, l.doubt = l.past != unheard, l.past == awaiting, l.past == replied
 	}
@@ -319,11 +354,37 @@ func (l *link) await(ctx context.Context) error {
 		select {
 		case <-moved:
 		case <-l.gone:
-			return errEnded
+			return l.endedEarly()
 		case <-ctx.Done():
-			return outOfTime(ctx, l.name, "the plugin did not connect")
+			return outOfTime(ctx, l.name, l.whyUnheard())
 		}
 	}
+}
+
+// endedEarly is errEnded, with what was wrong before it came to that.
+func (l *link) endedEarly() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fault == nil || l.fault == errNoGreeting {
+		return errEnded
+	}
+	return fmt.Errorf("%w; it connected in vain: %w", errEnded, l.fault)
+}
+
+// whyUnheard says how far the plugin came towards its first request.
+func (l *link) whyUnheard() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.conn == nil && l.fault == nil:
+		return "the plugin did not connect"
+	case l.conn == nil:
+		return "the plugin connected in vain: " + l.fault.Error()
+	}
+	if size := l.conn.Skipping(); size > 0 {
+		return "the plugin connected, but sends " + (&sp.TooLargeError{Size: size, Limit: l.conn.Limit()}).Error()
+	}
+	return "the plugin connected, but sent no whole request"
 }
 
 // lost blocks until the link has no connection; false when it is closed or ctx

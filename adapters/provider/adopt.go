@@ -43,8 +43,8 @@ func parseHandle(data []byte) (h handle, d *definition, err error) {
 }
 
 // Handle is for a process that is detached.
-func (i *instance) Handle() (plugin.RawJSON, error) {
-	p, err := i.process.Handle()
+func (i *instance) Handle(ctx context.Context) (plugin.RawJSON, error) {
+	p, err := i.process.Handle(ctx)
 	if err != nil {
 		return nil, err
 	}

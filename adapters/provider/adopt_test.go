@@ -45,7 +45,7 @@ func playDaemon() {
 	if err != nil {
 		panic(err)
 	}
-	handle, err := i.(plugin.Survivor).Handle()
+	handle, err := i.(plugin.Survivor).Handle(context.Background())
 	if err != nil {
 		panic(err)
 	}
@@ -104,7 +104,7 @@ func stop(t *testing.T, i plugin.Instance, l plugin.Launch) {
 // leave lets go of an instance and returns its handle.
 func leave(t *testing.T, i plugin.Instance) plugin.RawJSON {
 	t.Helper()
-	handle, err := i.(plugin.Survivor).Handle()
+	handle, err := i.(plugin.Survivor).Handle(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestAdopt_endsWhoseSocketIsAnothers(t *testing.T) {
 
 func TestAdopt_anothersHandle(t *testing.T) {
 	first, l := launched(t, demo(t), nil)
-	handle, err := first.(plugin.Survivor).Handle()
+	handle, err := first.(plugin.Survivor).Handle(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func TestHandle_ofABoundProvider(t *testing.T) {
 	m := demo(t)
 	m.Spec.Lifetime = plugin.Bound
 	i, _ := launched(t, m, nil)
-	if _, err := i.(plugin.Survivor).Handle(); !errors.Is(err, plugin.ErrInvalid) {
+	if _, err := i.(plugin.Survivor).Handle(context.Background()); !errors.Is(err, plugin.ErrInvalid) {
 		t.Errorf("got %v, want plugin.ErrInvalid", err)
 	}
 }

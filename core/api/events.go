@@ -20,6 +20,10 @@ func (a *API) events(c echo.Context) error {
 	f := formatOf(c, ndjsonFormat)
 	return a.follow(c, f, func(ctx context.Context, put func([]byte) error) error {
 		var frame []byte // put copies it
+		if f.resumes(c) {
+			lost := eventID(q.After)
+			q.Gap = func(after uint64) { _ = put(f.gap(nil, lost, strconv.FormatUint(after, 10))) } // the next put fails, too
+		}
 		for item, err := range a.deps.Events.EventItems(ctx, q) {
 			if err != nil {
 				return err

@@ -252,6 +252,10 @@ func (h *history) EventItems(ctx context.Context, q bus.EventQuery) iter.Seq2[*b
 	return func(yield func(*bus.Item, error) bool) {
 		h.mu.Lock()
 		at := int(q.After)
+		if at > len(h.events) && q.Gap != nil {
+			at = 1
+			q.Gap(1)
+		}
 		if at > len(h.events) {
 			h.mu.Unlock()
 			yield(nil, fmt.Errorf("events: %w: %d is not kept", plugin.ErrNotFound, q.After))
@@ -291,6 +295,9 @@ func (h *history) Follow(_ context.Context, q logs.Query) iter.Seq2[plugin.LogLi
 	h.asked = q
 	h.mu.Unlock()
 	return func(yield func(plugin.LogLine, error) bool) {
+		if q.Gap != nil && q.After == "99.9" {
+			q.Gap("4.0")
+		}
 		for _, l := range h.lines {
 			if !yield(l, nil) {
 				return

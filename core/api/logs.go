@@ -85,6 +85,9 @@ func (a *API) tellLogs(c echo.Context, q logs.Query) error {
 	f := formatOf(c, ndjsonFormat)
 	return a.follow(c, f, func(ctx context.Context, put func([]byte) error) error {
 		var frame []byte // put copies it
+		if f.resumes(c) {
+			q.Gap = func(after string) { _ = put(f.gap(nil, q.After, after)) } // the next put fails, too
+		}
 		for line, err := range a.deps.Logs.Follow(ctx, q) {
 			if err != nil {
 				return err

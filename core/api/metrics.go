@@ -56,7 +56,7 @@ func NewMetrics() *Metrics {
 		}, []string{"plugin", "outcome"}),
 		restarts:   newPerPlugin("patchbay_plugin_restarts_total", "Failures after which the plugin is tried again, by reason.", "reason"),
 		logBytes:   newPerPlugin("patchbay_log_bytes_total", "Bytes of log messages that the bus has stored."),
-		logDropped: newPerPlugin("patchbay_log_dropped_total", "Log lines that were lost, as the lines after them tell."),
+		logDropped: newPerPlugin("patchbay_log_dropped_total", "Log lines that were lost."),
 		reconciles: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "patchbay_reconcile_duration_seconds", Help: "Time to compare what is applied with what runs, of one plugin or of all.",
 			Buckets: []float64{.00001, .0001, .001, .01, .1, 1},

@@ -123,6 +123,13 @@ func (m *Metrics) CountLogs(store LogBatch) LogBatch {
 	}
 }
 
+// LostLogs counts lines that no later line tells of.
+func (m *Metrics) LostLogs(plugin string, lines uint64) {
+	if m != nil {
+		m.logDropped.add(float64(lines), plugin)
+	}
+}
+
 // Reconciled takes how long one comparison took.
 func (m *Metrics) Reconciled(took time.Duration) {
 	if m != nil {

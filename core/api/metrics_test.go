@@ -55,11 +55,12 @@ func TestMetrics_tellTheWholeHouse(t *testing.T) {
 	if _, err := store(batch); !errors.Is(err, errTest) {
 		t.Errorf("got %v, want the bus's error, and nothing counted", err)
 	}
+	m.LostLogs("one", 6)
 	text := ask(t, a, "GET", "/metrics", "").Body.String()
 	for _, want := range []string{
 		`patchbay_plugin_restarts_total{plugin="one",reason="Exited"} 3`, `patchbay_log_bytes_total{plugin="one"} 8`,
 		`patchbay_invocation_duration_seconds_count{outcome="ok",plugin="one"} 1`,
-		`patchbay_log_dropped_total{plugin="one"} 4`, `patchbay_reconcile_duration_seconds_count 1`, `patchbay_adapter_up{adapter="toy"} 0`,
+		`patchbay_log_dropped_total{plugin="one"} 10`, `patchbay_reconcile_duration_seconds_count 1`, `patchbay_adapter_up{adapter="toy"} 0`,
 		`patchbay_event_lag_seconds 1.5`, `patchbay_events_total 7`, `patchbay_events_dropped_total 2`, `patchbay_invocations_in_flight{adapter="toy",plugin="one"} 0`,
 	} {
 		if !strings.Contains(text, want+"\n") {

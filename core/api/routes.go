@@ -93,7 +93,7 @@ func Routes() []Route {
 		follow  = Param{Name: "follow", Type: "boolean", Doc: "Go on with what comes. Without since or after, events begin now."}
 		since   = Param{Name: "since", Doc: "Begin at this time: RFC 3339, or how long ago, such as 10m."}
 		after   = Param{Name: "after", Doc: "Begin after the item with this id, exactly."}
-		resume  = Param{Name: "Last-Event-ID", In: "header", Doc: "The same as after, as browsers and clients send it."}
+		resume  = Param{Name: "Last-Event-ID", In: "header", Doc: "The same as after, as browsers and clients send it. When that is not kept, Server-Sent Events go on at the next best place, and an event gap says so."}
 		tail    = Param{Name: "tail", Type: "integer", Doc: "Only the last so many kept lines, of those that are chosen."}
 		level   = Param{Name: "level", Doc: "The least level: trace, debug, info, warn or error. A line without one counts as info."}
 		grep    = Param{Name: "grep", Doc: "Only lines whose message or fields match this regular expression (RE2, at most 1 KiB)."}

@@ -85,6 +85,21 @@ func (f format) problem(to []byte, p wire.Problem) []byte {
 	return append(append(append(to, "event: "+wire.ProblemEvent+"\ndata: "...), text...), "\n\n"...)
 }
 
+// gap appends the frame that says that a reader's place is not kept.
+func (f format) gap(to []byte, lost, after string) []byte {
+	text, _ := json.Marshal(wire.Gap{ // of strings
+		Lost: lost, After: after,
+		Detail: "what came after " + lost + " is not all kept; it goes on after " + after + ", and some of it may come again",
+	})
+	return append(append(append(to, "event: "+wire.GapEvent+"\nid: "+after+"\ndata: "...), text...), "\n\n"...)
+}
+
+// resumes reports whether the reader is one that came back by itself, as browsers do:
+// it is told of a gap, where others are told that the place is not found.
+func (f format) resumes(c echo.Context) bool {
+	return f == sseFormat && c.Request().Header.Get("Last-Event-ID") != ""
+}
+
 func (f format) end(to []byte) []byte {
 	if f == ndjsonFormat {
 		return to

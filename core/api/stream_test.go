@@ -105,6 +105,35 @@ func TestEvents_followAndResume(t *testing.T) {
 	}
 }
 
+// Who comes back by itself, as browsers do, goes on where the daemon can; who names a
+// place is told that it is not there.
+func TestStreams_whosePlaceWasLost(t *testing.T) {
+	d := testDeps(t, newShelf("one"))
+	h := d.Events.(*history)
+	h.tell("one", "a")
+	h.tell("one", "b")
+	d.Logs.(*history).lines = []plugin.LogLine{{Message: "bye", ID: "5.2"}}
+	a := New(d)
+	for path, want := range map[string]string{
+		"/v1/events":           "event: gap\nid: 1\ndata: {\"lost\":\"99\",\"after\":\"1\",\"detail\":\"what came after 99 is not all kept; it goes on after 1, and some of it may come again\"}\n\nid: 2\n",
+		"/v1/plugins/one/logs": "event: gap\nid: 4.0\ndata: {\"lost\":\"99.9\",\"after\":\"4.0\",",
+	} {
+		last := "Last-Event-ID: 99"
+		if strings.HasSuffix(path, "logs") {
+			last += ".9"
+		}
+		w := ask(t, a, "GET", path, "", "Accept: "+wire.SSEType, last)
+		if w.Code != 200 || !strings.HasPrefix(w.Body.String(), want) {
+			t.Errorf("%s: got %d %q, want %q", path, w.Code, w.Body, want)
+		}
+	}
+	for _, header := range []string{"Accept: " + wire.SSEType, "Last-Event-ID: 99"} { // the second in NDJSON
+		if w := ask(t, a, "GET", "/v1/events?after=99", "", header); w.Code != 404 {
+			t.Errorf("after=99 with %s: got %d, want 404", header, w.Code)
+		}
+	}
+}
+
 func TestLogs_query(t *testing.T) {
 	d := testDeps(t, newShelf("one"))
 	h := d.Logs.(*history)

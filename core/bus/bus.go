@@ -69,6 +69,7 @@ type Bus struct {
 	atomicBatch atomic.Bool // the events stream takes atomic batches
 	ages        atomic.Bool // the logs stream takes an age with each message
 	retention   retention
+	beginnings  map[string]*atomic.Uint64 // where each stream ended when it was opened
 	readers     chan struct{}
 	illness     chan struct{} // holds one token when the embedded server may be ill
 	buffers     sync.Pool     // *[]byte: encoded log batches
@@ -117,7 +118,8 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	}
 	b := &Bus{
 		o: o, stopping: make(chan struct{}), onConnect: map[int]func(){},
-		readers: make(chan struct{}, readersMax), illness: make(chan struct{}, 1),
+		beginnings: map[string]*atomic.Uint64{streamStatus: {}, streamEvents: {}, streamLogs: {}},
+		readers:    make(chan struct{}, readersMax), illness: make(chan struct{}, 1),
 	}
 	b.events.init()
 	b.statuses.init()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -102,6 +103,43 @@ func TestEvents_placeThatIsGone(t *testing.T) {
 		}
 	}
 	collect(t, b, EventQuery{After: 5}, 5)
+}
+
+// A reader that is told of gaps goes on with the oldest that is kept, or, when its
+// place was lost with a daemon, with all that came since.
+func TestEvents_goOnBehindAGap(t *testing.T) {
+	dir := t.TempDir()
+	first, err := Open(t.Context(), Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var gaps []uint64
+	gap := func(after uint64) { gaps = append(gaps, after) }
+	ctx, cancel := context.WithCancel(t.Context())
+	for _, err := range first.Events(ctx, EventQuery{After: 9, Follow: true, Gap: func(after uint64) { gap(after); cancel() }}) {
+		t.Errorf("of an empty stream: got %v", err)
+	}
+	for i := range 10 {
+		first.Event(event("p", i))
+	}
+	collect(t, first, EventQuery{Follow: true}, 10)
+	s, err := first.js[control].Stream(t.Context(), streamEvents)
+	if err != nil || s.Purge(t.Context(), jetstream.WithPurgeSequence(6)) != nil {
+		t.Fatal(err)
+	}
+	collect(t, first, EventQuery{After: 2, Gap: gap}, 5)
+	collect(t, first, EventQuery{After: 2, Gap: gap, Follow: true}, 5)
+	first.Close()
+	second := open(t, Options{Dir: dir})
+	for i := range 2 {
+		second.Event(event("p", i))
+	}
+	collect(t, second, EventQuery{Follow: true}, 7)
+	collect(t, second, EventQuery{After: 4000, Gap: gap}, 2)
+	collect(t, second, EventQuery{After: 4000, Gap: gap, Follow: true}, 2)
+	if want := []uint64{0, 5, 5, 10, 10}; !slices.Equal(gaps, want) {
+		t.Errorf("got gaps after %v, want %v", gaps, want)
+	}
 }
 
 func TestEvents_slowFollowerReadsTheStream(t *testing.T) {

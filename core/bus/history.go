@@ -32,6 +32,9 @@ type EventQuery struct {
 	Follow bool
 	// NoHistory skips what was before the call. Only with Follow.
 	NoHistory bool
+	// Gap, if not nil, is told when the place After is not kept, instead of
+	// ErrNotFound; reading goes on after the sequence it is given.
+	Gap func(after uint64)
 }
 
 // Events reads the history and then, with Follow, what happens, without gap or
@@ -181,10 +184,24 @@ func (r *eventReader) join(f *follower, last uint64) error {
 
 // history yields what is stored, up to the sequence last; 0: to the end.
 func (r *eventReader) history(last uint64) error {
-	if last == 0 && r.q.Follow {
-		return nil // nothing was ever stored
+	if last == 0 && r.q.Follow { // nothing was ever stored
+		switch {
+		case r.q.After == 0:
+			return nil
+		case r.q.Gap == nil:
+			return gone(streamEvents, r.q.After, 1)
+		}
+		r.q.After = 0
+		r.q.Gap(0)
+		return nil
 	}
 	read := reading{stream: streamEvents, filter: eventFilter(r.q.Plugin, r.q.Type), after: r.q.After, since: r.q.Since, last: last}
+	if r.q.Gap != nil {
+		read.gap = func(after uint64) {
+			r.q.After = after
+			r.q.Gap(after)
+		}
+	}
 	err := r.bus.read(r.ctx, read, func(m jetstream.Msg, at uint64) bool {
 		e := readMessage(m.Headers(), m.Data(), at)
 		r.q.After = at
@@ -205,6 +222,7 @@ type reading struct {
 	last        uint64 // inclusive; 0: to what is the end at the start
 	within      uint64 // must still be kept; 0: after must
 	headersOnly bool
+	gap         func(after uint64) // instead of an error: the place is not kept, and after is the next best
 }
 
 // read calls each with the messages in order, until it returns false.
@@ -222,7 +240,11 @@ func (b *Bus) read(ctx context.Context, r reading, each func(m jetstream.Msg, se
 	state := s.CachedInfo().State
 	place := max(r.after, r.within)
 	if place > 0 && (place+1 < state.FirstSeq || place > state.LastSeq) {
-		return gone(r.stream, place, state.FirstSeq)
+		if r.gap == nil {
+			return gone(r.stream, place, state.FirstSeq)
+		}
+		r.after, r.within = b.nextBest(r.stream, place, state), 0
+		r.gap(r.after)
 	}
 	if r.last == 0 || r.last > state.LastSeq {
 		r.last = state.LastSeq
@@ -231,6 +253,21 @@ func (b *Bus) read(ctx context.Context, r reading, each func(m jetstream.Msg, se
 		return nil
 	}
 	return b.walk(ctx, s, r, each)
+}
+
+// nextBest is where to go on after a place that is not kept: after what is too old to
+// be kept, or, when the stream ends before it because a daemon or a server was killed,
+// with everything that has come since.
+func (b *Bus) nextBest(stream string, place uint64, state jetstream.StreamState) (after uint64) {
+	after = max(state.FirstSeq, 1) - 1
+	if place <= state.LastSeq {
+		return after
+	}
+	since := b.beginnings[stream].Load()
+	if since > state.LastSeq { // it was made anew
+		return after
+	}
+	return max(after, since)
 }
 
 func (b *Bus) walk(ctx context.Context, s jetstream.Stream, r reading, each func(jetstream.Msg, uint64) bool) error {

@@ -38,6 +38,9 @@ type LogQuery struct {
 	// Keep chooses lines, before Tail counts them; nil: all. It may be asked about
 	// a line more than once.
 	Keep func(*plugin.LogLine) bool
+	// Gap, if not nil, is told when After is not kept, instead of ErrNotFound, and of
+	// the ID after which reading goes on.
+	Gap func(after string)
 }
 
 // LogHistory reads stored lines in order, each with its ID. An error is the last
@@ -82,6 +85,12 @@ func (l *logReader) run(ctx context.Context) (err error) {
 	}
 	if l.line > 0 && l.sequence > 0 {
 		r.after, r.within = l.sequence-1, l.sequence // that batch may hold more
+	}
+	if l.q.Gap != nil {
+		r.gap = func(after uint64) {
+			l.sequence, l.line = after, 0
+			l.q.Gap(LogID(after, 0))
+		}
 	}
 	switch {
 	case l.q.Tail <= 0:

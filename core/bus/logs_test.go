@@ -3,6 +3,7 @@ package bus
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,19 @@ func TestLogHistory_faults(t *testing.T) {
 			if !errors.Is(err, class) {
 				t.Errorf("after %s: got %v, want %v", id, err, class)
 			}
+		}
+	}
+}
+
+func TestLogHistory_goesOnBehindAGap(t *testing.T) {
+	b := open(t, Options{})
+	want := fillLogs(t, b, 40)
+	for _, after := range []string{"999.1", "999.0"} {
+		var gaps []string
+		q := LogQuery{Plugin: "p", After: after, Gap: func(after string) { gaps = append(gaps, after) }}
+		equalLogs(t, after, readLogs(t, b, q), want)
+		if !slices.Equal(gaps, []string{"0.0"}) {
+			t.Errorf("after %s: got gaps after %v, want the beginning", after, gaps)
 		}
 	}
 }

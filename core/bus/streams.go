@@ -76,6 +76,7 @@ func (b *Bus) ensureStreams(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		b.beginnings[want.Name].Store(info.State.LastSeq)
 		switch want.Name {
 		case streamEvents:
 			b.atomicBatch.Store(info.Config.AllowAtomicPublish)

@@ -1,14 +1,14 @@
 // Package lifecycle is the state machine of a plugin's instance: one table, no
 // clock, no goroutine, no I/O. core/supervise is the only one who asks it.
 //
-//	pending   --begin--> starting --halt--> stopped
+//	pending   --begin--> starting --give-up--> failed --halt--> stopped
 //	starting  --ready--> running  --adopted--> running  --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
 //	running   --unwell--> degraded --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
 //	degraded  --well--> running --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
-//	backoff   --begin--> starting --halt--> stopped
+//	backoff   --begin--> starting --give-up--> failed --halt--> stopped
 //	stopping  --gone--> stopped
-//	stopped   --begin--> starting
-//	finished  --begin--> starting --halt--> stopped
+//	stopped   --begin--> starting --give-up--> failed
+//	finished  --begin--> starting --give-up--> failed --halt--> stopped
 //	failed    --begin--> starting --halt--> stopped
 //
 // What the table does not have cannot happen; Next says so.
@@ -27,7 +27,7 @@ const (
 	Unwell Cause = "unwell"  // its probe failed as often as the manifest allows
 	Well   Cause = "well"    // its probe is answered again
 	Retry  Cause = "retry"   // it is gone, was killed for not being live, or did not start; it will be tried again
-	GiveUp Cause = "give-up" // it is gone or did not start; it will not be tried again
+	GiveUp Cause = "give-up" // it is gone, did not start or cannot be; it will not be tried again
 	Done   Cause = "done"    // it ended with success and is not wanted again
 	Halt   Cause = "halt"    // it is to stop: by the user, for a new manifest, or for the daemon's end
 	Gone   Cause = "gone"    // what was stopping is gone
@@ -50,7 +50,8 @@ func next(s step) (plugin.State, bool) {
 		return plugin.Degraded, true
 	case step{plugin.Starting, Retry}, step{plugin.Running, Retry}, step{plugin.Degraded, Retry}:
 		return plugin.Backoff, true
-	case step{plugin.Starting, GiveUp}, step{plugin.Running, GiveUp}, step{plugin.Degraded, GiveUp}:
+	case step{plugin.Starting, GiveUp}, step{plugin.Running, GiveUp}, step{plugin.Degraded, GiveUp},
+		step{plugin.Pending, GiveUp}, step{plugin.Backoff, GiveUp}, step{plugin.Stopped, GiveUp}, step{plugin.Finished, GiveUp}:
 		return plugin.Failed, true
 	case step{plugin.Starting, Done}, step{plugin.Running, Done}, step{plugin.Degraded, Done}:
 		return plugin.Finished, true

@@ -1,7 +1,9 @@
 package logs
 
 import (
+	"context"
 	"fmt"
+	"iter"
 	"regexp"
 	"slices"
 	"sync/atomic"
@@ -59,6 +61,36 @@ func TestFollow_severalPluginsMergedAsTheyCame(t *testing.T) {
 	})
 	if want := []string{"a 1 0", "b 2 0", "a 3 0", "late 4 0", "b 5 0"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A follower whose place was lost goes on where history does: lines with lower IDs
+// than it had are new.
+func TestFollow_goesOnBehindAGap(t *testing.T) {
+	bus := &fakeBus{}
+	var asked []string
+	hub := New(Options{Publish: bus.publish, History: func(ctx context.Context, q Query) iter.Seq2[plugin.LogLine, error] {
+		if asked = append(asked, q.After); q.After == "99.9" {
+			q.Gap("0.0")
+			q.After = "0.0"
+		}
+		return bus.history(ctx, q)
+	}})
+	log := hub.Open("p", "p-1", t.TempDir(), 0)
+	defer log.Close()
+	w := log.Writer(plugin.Stdout)
+	gaps := ""
+	q := Query{Plugin: "p", After: "99.9", Follow: true, Gap: func(after string) {
+		gaps += after
+		fmt.Fprintln(w, "one")
+	}}
+	got := told(t, hub, q, 2, func(n int) {
+		if n == 1 {
+			fmt.Fprintln(w, "two")
+		}
+	})
+	if gaps != "0.0" || fmt.Sprint(got) != "[p one 0 p two 0]" || asked[0] != "99.9" {
+		t.Errorf("got %v with gaps %q, asked for %v", got, gaps, asked)
 	}
 }
 

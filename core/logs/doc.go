@@ -22,5 +22,8 @@
 //     but for its first MiB.
 //   - A daemon that is killed loses nothing of a file and repeats nothing: the next
 //     one reads on behind the last line that is really stored, and counts on.
+//   - What an instance that is gone has printed while the bus was down waits on disk
+//     (aside.go) for this daemon or the next, up to 64 instances and 64 MiB of a
+//     plugin. What is given up is counted.
 //   - An instance that prints nothing costs no goroutine, no file and no buffer.
 package logs

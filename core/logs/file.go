@@ -83,6 +83,9 @@ func (f *follower) run(path string) {
 	f.log.hub.watcher.join()
 	defer f.log.hub.watcher.leave()
 	if !f.resume() {
+		f.log.mu.Lock()
+		f.stream.waits = true
+		f.log.mu.Unlock()
 		return
 	}
 	buf := make([]byte, readBytes)
@@ -170,7 +173,7 @@ func (f *follower) readAll(buf []byte, until int64) error {
 		n, err := f.file.ReadAt(buf[:min(int64(len(buf)), until-f.offset)], f.offset)
 		if n > 0 {
 			f.offset += int64(n)
-			f.cutter.write(buf[:n], f.line(time.Now()))
+			f.take(buf[:n])
 		}
 		switch {
 		case errors.Is(err, io.EOF):

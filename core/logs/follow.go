@@ -165,6 +165,12 @@ func source(line plugin.LogLine) string { return line.Instance + "/" + string(li
 func (r *reader) history(ctx context.Context) bool {
 	q := r.query
 	q.After = r.last
+	if q.Gap != nil {
+		q.Gap = func(after string) {
+			r.last = after
+			r.query.Gap(after)
+		}
+	}
 	for line, err := range r.hub.options.History(ctx, q) {
 		switch {
 		case errors.Is(err, plugin.ErrUnavailable):

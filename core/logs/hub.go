@@ -32,7 +32,12 @@ type Options struct {
 	History func(ctx context.Context, q Query) iter.Seq2[plugin.LogLine, error]
 	// Previous returns the instance that printed before the current one.
 	Previous func(ctx context.Context, plugin, current string) (instance string, err error)
-	Log      *slog.Logger
+	// AsideDir is where what instances that are gone have printed waits while the bus
+	// is down, for Run; "" loses it.
+	AsideDir string
+	// Lost is told of lines that no later line tells of; it may be nil.
+	Lost func(plugin string, lines uint64)
+	Log  *slog.Logger
 }
 
 // Settings are a plugin's own.
@@ -48,6 +53,8 @@ type Hub struct {
 	options Options
 	watcher watcher
 	order   order
+	began   time.Time
+	more    chan struct{} // cap 1: told when something was put aside
 
 	mu        sync.Mutex
 	followers map[*tail]struct{}
@@ -57,7 +64,7 @@ type Hub struct {
 // New makes a Hub.
 func New(o Options) *Hub {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	return &Hub{options: o, followers: map[*tail]struct{}{}, logs: map[string]*Log{}}
+	return &Hub{options: o, began: time.Now(), more: make(chan struct{}, 1), followers: map[*tail]struct{}{}, logs: map[string]*Log{}}
 }
 
 // Open makes the log of an instance; files are put into dir. The first
@@ -91,6 +98,9 @@ type Query struct {
 	Since time.Time
 	// After is the ID of the line to begin after.
 	After string
+	// Gap, if not nil, is told when that is no longer kept, instead of ErrNotFound,
+	// and of the ID after which it goes on.
+	Gap func(after string)
 	// Follow goes on with what comes, until ctx ends.
 	Follow bool
 }
@@ -148,6 +158,9 @@ func identify(sequence uint64, lines []plugin.LogLine) {
 
 // seen remembers the log that may have to stand in for history.
 func (h *Hub) seen(l *Log) {
+	if l.past {
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.logs[l.plugin] = l

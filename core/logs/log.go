@@ -42,6 +42,7 @@ type Log struct {
 	captureBytesMax  int
 	matches          matches
 	resumed          bool // an earlier daemon began it
+	past             bool // it was put aside, and is shipped now
 	settings         settings
 
 	mu       sync.Mutex
@@ -75,7 +76,9 @@ type stream struct {
 	writing  sync.Mutex
 	skip     uint64 // lines to come that are kept already
 	captured []byte
-	recalled sync.Once // sequence is that of the earlier daemon
+	recalled sync.Once        // sequence is that of the earlier daemon
+	waits    bool             // the bus did not take all of the file before the end
+	saved    []plugin.LogLine // of a writer: what the bus did not take before the end
 }
 
 // batch is lines that travel as one message.
@@ -237,6 +240,10 @@ func (l *Log) again() bool { return l.ending == left && l.abandoned() }
 func (l *Log) take(s *stream, line plugin.LogLine, upto int64, full policy) {
 	l.ring.push(line)
 	l.matches.look(line.Message)
+	if l.putsAside(s) {
+		s.waits = true
+		return
+	}
 	if !l.makeRoom(full) {
 		s.dropped += line.Dropped + max(1, line.Lines)
 		return

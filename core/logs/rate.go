@@ -1,6 +1,8 @@
 package logs
 
 import (
+	"bytes"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -31,8 +33,24 @@ func (s *settings) now(l *Log, at time.Time) Settings {
 	return Settings{} // the first answer is under way
 }
 
-// bucket holds how many lines an instance may print now: one second of them at
-// most, and what it could not print while its reader waited for the bus.
+// LineRateDefault is Settings.LineRate of a plugin whose manifest says nothing: more
+// than a program prints that somebody reads, and little beside what a flood would
+// take of the other plugins' processors.
+const LineRateDefault = 10_000
+
+const (
+	// burst is how long the rate may have been saved up: a start or a crash that
+	// prints much at once is kept whole.
+	burst = 10 * time.Second
+	// rateBytes is what counts as one line: a longer one counts as several.
+	rateBytes = 1 << 10
+	// skimBytes is what a file's reader takes at once: a part whose lines are over the
+	// rate is counted and not cut, which costs a tenth.
+	skimBytes = 16 << 10
+)
+
+// bucket holds how many lines an instance may print now: a burst of them at most,
+// and what it could not print while its reader waited for the bus.
 type bucket struct {
 	lines  float64
 	filled time.Time
@@ -40,33 +58,75 @@ type bucket struct {
 	told   bool // the operator knows
 }
 
+// fill adds what has been saved up.
+func (b *bucket) fill(now time.Time, rate float64) {
+	most := rate * burst.Seconds()
+	if b.filled.IsZero() {
+		b.lines, b.filled = most, now
+	}
+	if since := now.Sub(b.filled); since > 0 {
+		b.lines = max(b.lines, min(most, b.lines+rate*since.Seconds()))
+		b.filled = now
+	}
+	b.lines += rate * b.waited.Seconds()
+	b.waited = 0
+}
+
 // allow takes one line out of the bucket, or drops it: it is counted, and the next
 // line tells.
 func (l *Log) allow(s *stream, p printed, rate int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b, r := &l.bucket, float64(rate)
-	if b.filled.IsZero() {
-		b.lines, b.filled = r, p.at
-	}
-	if since := p.at.Sub(b.filled); since > 0 {
-		b.lines = max(b.lines, min(r, b.lines+r*since.Seconds()))
-		b.filled = p.at
-	}
-	b.lines += r * b.waited.Seconds()
-	b.waited = 0
+	l.bucket.fill(p.at, float64(rate))
 	if p.upto > 0 && p.upto <= s.backlog {
 		return true
 	}
-	if b.lines >= 1 {
-		b.lines--
+	if l.bucket.lines > 0 {
+		l.bucket.lines -= float64(1 + len(p.text)/rateBytes)
 		return true
 	}
-	s.sequence++
-	s.dropped++
-	if !b.told {
-		b.told = true
+	l.over(s, 1, rate)
+	return false
+}
+
+// over counts lines that are not taken. The caller holds mu.
+func (l *Log) over(s *stream, lines uint64, rate int) {
+	s.sequence += lines
+	s.dropped += lines
+	if !l.bucket.told {
+		l.bucket.told = true
 		l.hub.options.Log.Warn("a plugin prints more than spec.limits.logRate; lines are dropped", "plugin", l.plugin, "instance", l.instance, "rate", rate)
 	}
-	return false
+}
+
+// take cuts what was read into lines. Where the plugin prints more than it may, the
+// lines are counted only.
+func (f *follower) take(data []byte) {
+	now := time.Now()
+	line := f.line(now)
+	for part := range slices.Chunk(data, skimBytes) {
+		f.cutter.write(part[f.skim(part, now):], line)
+	}
+}
+
+// skim counts and drops the complete lines of a part that is over the rate, and
+// returns their bytes.
+func (f *follower) skim(part []byte, now time.Time) int {
+	l, s := f.log, f.stream
+	rate := l.settings.now(l, now).LineRate
+	if rate == 0 || f.cutter.at < s.backlog {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bucket.fill(now, float64(rate))
+	end := bytes.LastIndexByte(part, '\n') + 1
+	if l.bucket.lines > 0 || end == 0 {
+		return 0
+	}
+	l.unfold(s, waitForRoom) // what is dropped may have ended it
+	l.over(s, uint64(bytes.Count(part[:end], []byte{'\n'})), rate)
+	f.cutter.at += int64(len(f.cutter.rest) + end)
+	f.cutter.rest = f.cutter.rest[:0]
+	return end
 }

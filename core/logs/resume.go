@@ -27,22 +27,27 @@ const (
 // counted on, and Tail begins with what was printed last before.
 func (h *Hub) Resume(name, instance, dir string, captureBytesMax int) *Log {
 	l := h.Open(name, instance, dir, captureBytesMax)
+	l.goOn()
+	return l
+}
+
+// goOn follows the files that are there already.
+func (l *Log) goOn() {
 	l.resumed = true
-	if dir == "" {
-		return l
+	if l.dir == "" {
+		return
 	}
-	for _, stream := range [...]plugin.LogStream{plugin.Stdout, plugin.Stderr, plugin.PluginLog} {
-		path := filepath.Join(dir, string(stream)+".log")
+	for _, stream := range logStreams {
+		path := filepath.Join(l.dir, string(stream)+".log")
 		if _, err := os.Stat(path); err != nil {
 			continue // it has no such file
 		}
 		l.mu.Lock()
 		if err := l.follow(l.stream(stream), path); err != nil {
-			h.options.Log.Warn("a plugin's output cannot be read", "plugin", name, "instance", instance, "error", err)
+			l.hub.options.Log.Warn("a plugin's output cannot be read", "plugin", l.plugin, "instance", l.instance, "error", err)
 		}
 		l.mu.Unlock()
 	}
-	return l
 }
 
 // leaves reports that the next daemon reads on.

@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"errors"
 	"time"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -127,30 +128,27 @@ func (l *Log) abandoned() bool { return !l.giveUpAt.IsZero() && !time.Now().Befo
 func (l *Log) abandon() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lost := l.lost()
+	lost := 0
+	for _, b := range l.queue {
+		switch {
+		case l.putsAside(b.stream):
+			b.stream.waits = true
+		case l.ending == gone && l.hub.options.AsideDir != "":
+			b.stream.saved = append(b.stream.saved, b.lines...)
+		case l.ending == gone || b.stream.file == nil: // the next daemon reads the file
+			lost += len(b.lines)
+		}
+	}
 	l.queue, l.queued, l.bytes, l.shipping = nil, 0, 0, false
 	for _, s := range l.streams {
 		s.open = nil
 	}
 	l.tellShipped()
 	l.room.Broadcast()
-	if lost == 0 {
-		return
-	}
-	l.hub.options.Log.Warn("log lines were lost: the bus did not take them", "plugin", l.plugin, "instance", l.instance, "lines", lost)
+	l.hub.lost(l.plugin, l.instance, lost, errAway)
 }
 
-// lost is how many lines are gone when the queue is given up: what an instance
-// that is left has in a file is read by the next daemon. The caller holds mu.
-func (l *Log) lost() int {
-	n := 0
-	for _, b := range l.queue {
-		if l.ending == gone || b.stream.file == nil {
-			n += len(b.lines)
-		}
-	}
-	return n
-}
+var errAway = errors.New("it was away for too long")
 
 // tellShipped tells Close that nothing is queued. The caller holds mu.
 func (l *Log) tellShipped() {
@@ -168,9 +166,9 @@ const (
 	left               // it runs on: the next daemon reads on
 )
 
-// Close ships what was written before, waiting at most closeMax for the bus, and
-// frees files and goroutines. Tail and Stdout still answer. Closing twice is
-// harmless.
+// Close ships what was written before, waiting at most closeMax for the bus, puts
+// aside what is left then, and frees files and goroutines. Tail and Stdout still
+// answer. Closing twice is harmless.
 func (l *Log) Close() { l.end(gone) }
 
 // Leave is Close for an instance that is left running: what was read is shipped,
@@ -208,6 +206,9 @@ func (l *Log) end(how ending) {
 	}
 	l.mu.Unlock()
 	<-shipped
+	if how == gone {
+		l.putAside(files)
+	}
 	for _, f := range files {
 		f.close(how)
 	}
@@ -220,8 +221,11 @@ func (l *Log) tellDropped() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.streams {
-		if s.dropped > 0 {
+		if s.dropped > 0 && !s.waits { // what waits tells
 			l.hub.options.Log.Warn("the last lines of a plugin were dropped", "plugin", l.plugin, "instance", l.instance, "stream", s.name, "lines", s.dropped)
+			if l.hub.options.Lost != nil {
+				l.hub.options.Lost(l.plugin, s.dropped)
+			}
 		}
 	}
 }

@@ -476,6 +476,45 @@ func TestCheck_decodedManifests(t *testing.T) {
 	}
 }
 
+// What is stored is what was parsed, with its defaults; what another version wrote, or
+// somebody else, is a fault, and the machine is not asked.
+func TestCheckStored(t *testing.T) {
+	ms, err := parser().Parse("", []byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := json.Marshal(ms[0].WithDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parser().CheckStored(stored); err != nil {
+		t.Errorf("got %v of our own", err)
+	}
+	for _, tt := range []struct{ old, new, want string }{
+		{`"patchbay/v1"`, `"patchbay/v2"`, "apiVersion: is \"patchbay/v2\""},
+		{`"spec":{`, `"spec":{"quantum":true,`, "spec.quantum"},
+		{`"restart":{`, `"restart":{"jitter":"none",`, "spec.restart.jitter"},
+		{`"toy":`, `"tos":`, "spec.tos"},
+		{`"inFlight":64`, `"inFlight":-64`, "spec.limits.inFlight"},
+		{`"start":"15s"`, `"start":"-15s"`, "spec.timeouts.start"},
+		{`"name":"incrementer"`, `"name":"../x"`, "metadata.name"},
+		{`["bin/incrementer"]`, `["missing"]`, ""},
+		{string(stored), `[]`, "want"},
+		{string(stored), ``, "holds 0 manifests"},
+		{string(stored), `{`, "is not JSON"},
+		{string(stored), string(stored) + string(stored), "holds 2 manifests"},
+	} {
+		text := strings.Replace(string(stored), tt.old, tt.new, 1)
+		if text == string(stored) {
+			t.Fatalf("%s is not in %s", tt.old, stored)
+		}
+		err := parser().CheckStored([]byte(text))
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, want %q", tt.new, err, tt.want)
+		}
+	}
+}
+
 func TestDiff(t *testing.T) {
 	ms, err := parser().Parse("", []byte(good))
 	if err != nil {

@@ -148,6 +148,21 @@ func (r *reading) document(root *node) bool {
 // manifest reads one document's node. Faults without a line are still to be
 // located by their path.
 func (p *Parser) manifest(root *node, source string) (plugin.Manifest, plugin.Faults) {
+	m, faults := p.decode(root, source)
+	if root.kind != object {
+		return m, faults
+	}
+	missing := false
+	if m.Spec.Adapter == "" {
+		missing = slices.ContainsFunc(faults, func(f plugin.Fault) bool {
+			return strings.HasPrefix(f.Path, "spec.") && strings.HasPrefix(f.Detail, saysUnknown)
+		})
+	}
+	return m, append(faults, p.check(m, missing)...)
+}
+
+// decode is manifest without what is checked beyond the types.
+func (p *Parser) decode(root *node, source string) (plugin.Manifest, plugin.Faults) {
 	d := decoder{adapters: p.names}
 	var m plugin.Manifest
 	d.value(nil, root, reflect.ValueOf(&m).Elem(), "")
@@ -169,14 +184,48 @@ func (p *Parser) manifest(root *node, source string) (plugin.Manifest, plugin.Fa
 		}
 		m.Spec.Adapter, m.Spec.Block = f.key, f.value.appendJSON(nil)
 	}
-	faults := d.report.faults
-	missing := false
-	if m.Spec.Adapter == "" {
-		missing = slices.ContainsFunc(faults, func(f plugin.Fault) bool {
-			return strings.HasPrefix(f.Path, "spec.") && strings.HasPrefix(f.Detail, saysUnknown)
-		})
+	return m, d.report.faults
+}
+
+// CheckStored returns the faults of a manifest in JSON that is in the store, which
+// another version may have written: all but those that depend on the machine, which a
+// launch tells. The error is plugin.Faults.
+func (p *Parser) CheckStored(data []byte) error {
+	var faults plugin.Faults
+	count := 0
+	fault := documents(data, func(root *node) bool {
+		count++
+		m, found := p.decode(root, "")
+		faults = append(faults, found...)
+		if root.kind == object && len(found) == 0 {
+			faults = append(append(faults, common(m)...), p.adapter(m, false)...)
+		}
+		return true
+	})
+	if fault != nil {
+		faults = append(faults, *fault)
+	} else if count != 1 {
+		faults.Add("", "holds %d manifests; want one", count)
 	}
-	return m, append(faults, p.check(m, missing)...)
+	for i := range faults {
+		faults[i].Line, faults[i].Column = 0, 0 // nobody sees the text
+	}
+	return faults.Err()
+}
+
+// adapter says whether there is the adapter that m names. adapterTold is true when a
+// misspelt one was reported already.
+func (p *Parser) adapter(m plugin.Manifest, adapterTold bool) (faults plugin.Faults) {
+	_, known := p.adapters[m.Spec.Adapter]
+	switch {
+	case known:
+	case m.Spec.Adapter != "":
+		faults.Add("spec."+m.Spec.Adapter, "is no adapter%s; known: %s",
+			didYouMean(m.Spec.Adapter, p.names), strings.Join(p.names, ", "))
+	case !adapterTold:
+		faults.Add("spec", "names no adapter; give exactly one of %s", strings.Join(p.names, ", "))
+	}
+	return faults
 }
 
 // Check returns the faults of one manifest that was already decoded, such as one
@@ -190,21 +239,16 @@ func (p *Parser) Check(m plugin.Manifest) error {
 // check is what must hold beyond the types: of every manifest, then what the
 // adapter says. adapterTold is true when a misspelt adapter was reported already.
 func (p *Parser) check(m plugin.Manifest, adapterTold bool) plugin.Faults {
-	faults := common(m)
+	faults := append(common(m), p.adapter(m, adapterTold)...)
 	adapter, known := p.adapters[m.Spec.Adapter]
-	switch {
-	case known:
-		faults = append(faults, asFaults("spec."+m.Spec.Adapter, adapter.Check(m))...)
-		for _, f := range beyondDecode(adapter, m) {
-			if !slices.Contains(faults, f) {
-				faults = append(faults, f)
-			}
+	if !known {
+		return faults
+	}
+	faults = append(faults, asFaults("spec."+m.Spec.Adapter, adapter.Check(m))...)
+	for _, f := range beyondDecode(adapter, m) {
+		if !slices.Contains(faults, f) {
+			faults = append(faults, f)
 		}
-	case m.Spec.Adapter != "":
-		faults.Add("spec."+m.Spec.Adapter, "is no adapter%s; known: %s",
-			didYouMean(m.Spec.Adapter, p.names), strings.Join(p.names, ", "))
-	case !adapterTold:
-		faults.Add("spec", "names no adapter; give exactly one of %s", strings.Join(p.names, ", "))
 	}
 	return faults
 }

@@ -178,10 +178,12 @@ type Adopter interface {
 // Survivor is implemented by an Instance that can outlive the daemon.
 type Survivor interface {
 	// Handle returns what Adopt needs to find the instance again. It may hold
-	// keys: the core stores it 0600 in the instance's folder and shows it to
-	// nobody. It is asked for once, after the launch, and is ErrInvalid for an
-	// instance that is bound to the daemon.
-	Handle() (RawJSON, error)
+	// keys: the core stores it 0600 beside the instance's folder and shows it to
+	// nobody. What it takes long to learn, and Adopt can do without, is waited
+	// for until ctx ends: it is asked for twice after the launch, at first with a
+	// ctx that has ended. It is ErrInvalid for an instance that is bound to the
+	// daemon.
+	Handle(ctx context.Context) (RawJSON, error)
 	// Leave lets go of the instance and leaves it running: whatever serves it in
 	// the daemon ends, and Wait answers that it was left. From then on Stop
 	// reaches nothing.

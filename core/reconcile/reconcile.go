@@ -182,7 +182,7 @@ func (r *Reconciler) takeFound(name string, record store.Record) *supervise.Foun
 		return nil
 	}
 	delete(r.found, name)
-	if f.Fits = f.Restart == record.Restart && !restarts(f.Manifest, record.Manifest); f.Fits {
+	if f.Fits = record.Fault == "" && f.Restart == record.Restart && !restarts(f.Manifest, record.Manifest); f.Fits {
 		f.Manifest = record.Manifest.WithDefaults() // what is read anew each time may have changed
 	}
 	return f
@@ -237,7 +237,7 @@ func (e *entry) set(record store.Record) {
 func (e *entry) want(record store.Record) supervise.Want {
 	return supervise.Want{
 		Manifest: record.Manifest.WithDefaults(), Generation: record.Generation,
-		Desired: record.Desired, Launch: strconv.Itoa(e.launches), Restart: record.Restart,
+		Desired: record.Desired, Launch: strconv.Itoa(e.launches), Restart: record.Restart, Fault: record.Fault,
 	}
 }
 

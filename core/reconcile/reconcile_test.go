@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -284,6 +285,50 @@ func TestBoot_runsWhatWasApplied(t *testing.T) {
 		synctest.Wait()
 		if len(w.adapter.launched) != 50 {
 			t.Errorf("%d launches, want 50", len(w.adapter.launched))
+		}
+	})
+}
+
+// A plugin whose stored manifest is not accepted is failed and says why; the others go
+// on, and nothing but an apply or a delete writes over it.
+func TestRecord_thatIsNotAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore()
+		w := start(t, s)
+		w.put(t, "good", `{"fake":{}}`)
+		w.put(t, "turns", `{"fake":{}}`)
+		forge := func(name string, desired plugin.Desired) {
+			t.Helper()
+			r := store.Record{Manifest: plugin.Manifest{Metadata: plugin.Metadata{Name: name}}, Desired: desired, Fault: "spec.quantum: is no field"}
+			if _, err := s.Put(t.Context(), r, store.Expect{}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		forge("turns", plugin.DesiredRunning)
+		forge("new", plugin.DesiredRunning)
+		forge("halted", plugin.DesiredStopped)
+		for _, name := range []string{"turns", "new", "halted"} {
+			got, _ := w.Get(name)
+			if s := got.Status; s.State != plugin.Failed || s.Reason != "ManifestRefused" || !strings.Contains(s.Message, "spec.quantum: is no field") {
+				t.Errorf("%s: got %s, %s: %s", name, s.State, s.Reason, s.Message)
+			}
+			if _, err := w.Restart(t.Context(), name); !errors.Is(err, plugin.ErrConflict) || !strings.Contains(err.Error(), "spec.quantum") {
+				t.Errorf("restart of %s: got %v, want a conflict that says why", name, err)
+			}
+			if _, err := w.Invoke(t.Context(), plugin.Invocation{Plugin: name, Operation: "id"}); !errors.Is(err, plugin.ErrUnavailable) {
+				t.Errorf("invoke of %s: got %v, want unavailable", name, err)
+			}
+		}
+		if got, _ := w.Get("good"); got.Status.State != plugin.Running || w.adapter.count("good") != 1 || w.adapter.alive["turns"] != 0 {
+			t.Errorf("good is %s after %d launches, %d of turns run", got.Status.State, w.adapter.count("good"), w.adapter.alive["turns"])
+		}
+		w.put(t, "turns", `{"fake":{}}`)
+		if got, _ := w.Get("turns"); got.Status.State != plugin.Running {
+			t.Errorf("applied anew: got %s", got.Status.State)
+		}
+		if err := w.Delete(t.Context(), "new", store.Expect{}); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -91,14 +91,14 @@ func (r Registry) Put(ctx context.Context, m plugin.Manifest, expect store.Expec
 	record, err := r.write(ctx, name, expect, func(old store.Record, exists bool) (store.Record, error) {
 		created = !exists
 		changes := manifest.Diff(old.Manifest, m)
-		if exists && len(changes) == 0 {
+		if exists && len(changes) == 0 && old.Fault == "" {
 			return old, errUnchanged
 		}
 		next := store.Record{Manifest: m, Generation: old.Generation, Desired: old.Desired, Restart: old.Restart}
 		if !exists {
 			next.Desired = plugin.DesiredRunning
 		}
-		if !exists || slices.ContainsFunc(changes, ofSpec) {
+		if !exists || old.Fault != "" || slices.ContainsFunc(changes, ofSpec) {
 			next.Generation++
 		}
 		return next, nil
@@ -211,6 +211,9 @@ func (r Registry) change(ctx context.Context, name string, edit func(*store.Reco
 	record, err := r.write(ctx, name, store.Expect{}, func(old store.Record, exists bool) (store.Record, error) {
 		if !exists {
 			return old, notFound(name)
+		}
+		if old.Fault != "" { // writing it back would lose what is stored
+			return old, fmt.Errorf("plugin %q: %w: its stored manifest is not accepted: %s; apply it anew", name, plugin.ErrConflict, old.Fault)
 		}
 		err := edit(&old)
 		return old, err

@@ -9,6 +9,9 @@
 // itself decides: the cache follows it. Watch is level-triggered: it says that a
 // name changed, at least once after its last change, not how often.
 //
+// With an external server one daemon at a time has the lease on the bucket: two would
+// run every plugin twice.
+//
 // It owns the bucket and the cache, and no goroutine but those of Run and Watch.
 package store
 
@@ -45,8 +48,8 @@ const (
 	checkTriesMax = 5
 )
 
-// Record is what is wanted of one plugin. Fields that a newer daemon wrote are
-// ignored.
+// Record is what is wanted of one plugin. Its own fields that a newer daemon wrote are
+// ignored; those of the manifest are a fault.
 type Record struct {
 	Manifest   plugin.Manifest `json:"manifest"`
 	Generation int64           `json:"generation"`
@@ -55,6 +58,10 @@ type Record struct {
 	Restart int64 `json:"restart,omitempty"`
 	// Revision is the bucket's, and the ETag. It is not stored in the record.
 	Revision uint64 `json:"-"`
+	// Fault is why this daemon does not accept what is stored: an older or a newer one
+	// wrote it, or somebody else. The manifest then may have no more than its name, and
+	// must not be written back.
+	Fault string `json:"-"`
 }
 
 // Name is the plugin's.
@@ -80,8 +87,10 @@ func At(revision uint64) Expect { return Expect{Revision: revision} }
 // Store is safe for concurrent use. Records are shared: do not change what their
 // manifests point to.
 type Store struct {
-	bus *bus.Bus
-	kv  jetstream.KeyValue
+	bus    *bus.Bus
+	kv     jetstream.KeyValue
+	checks func(manifest []byte) error
+	lease  *lease // nil: not needed
 
 	mu       sync.Mutex
 	records  map[string]*entry // replaced, never changed
@@ -95,15 +104,30 @@ type entry struct {
 	deleted bool
 }
 
-// Open opens the bucket, creates it when it is not there, and reads all records.
-func Open(ctx context.Context, b *bus.Bus) (*Store, error) {
+// Options are what a store is given.
+type Options struct {
+	// Check says what is wrong with a manifest that was stored; nil: nothing ever is.
+	Check func(manifest []byte) error
+	// Node and Folder, the data folder, which the caller has locked, are whose store it
+	// is; "" for one that runs nothing.
+	Node, Folder string
+}
+
+// Open opens the bucket, creates it when it is not there, takes the lease on it (see
+// lease.go) and reads all records. ErrConflict: another daemon has the lease.
+func Open(ctx context.Context, b *bus.Bus, o Options) (*Store, error) {
 	kv, err := b.KeyValue(ctx, jetstream.KeyValueConfig{
 		Bucket: bucket, Description: "What users want of each plugin.", History: historyMax, Storage: jetstream.FileStorage,
 	})
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{bus: b, kv: kv, records: map[string]*entry{}, watchers: map[*watcher]struct{}{}}
+	s := &Store{bus: b, kv: kv, checks: o.Check, records: map[string]*entry{}, watchers: map[*watcher]struct{}{}}
+	if o.Folder != "" && !b.Embedded() {
+		if s.lease, err = s.takeLease(ctx, o.Node, o.Folder, leaseEvery, leaseMax); err != nil {
+			return nil, err
+		}
+	}
 	w, err := s.sync(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w: %w", plugin.ErrUnavailable, err)

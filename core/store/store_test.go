@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/patchbay-dev/patchbay/core/bus"
@@ -52,7 +53,7 @@ func openBus(t testing.TB, o bus.Options) *bus.Bus {
 // open opens a store and runs it until the test ends.
 func open(t testing.TB, b *bus.Bus) *Store {
 	t.Helper()
-	s, err := Open(context.Background(), b)
+	s, err := Open(context.Background(), b, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +182,7 @@ func TestOpen_seesWhatWasPut(t *testing.T) {
 
 func TestSeen_knownRevisionIsNotDecodedAgain(t *testing.T) {
 	b := openBus(t, bus.Options{})
-	s, err := Open(t.Context(), b)
+	s, err := Open(t.Context(), b, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,8 +212,54 @@ func TestOpen_newerFieldsAndRubbish(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "newer is seen", func() bool { r, ok := s.Get("newer"); return ok && r.Generation == 4 })
-	if len(s.List()) != 2 {
+	if len(s.List()) != 3 {
 		t.Errorf("got %d records", len(s.List()))
+	}
+}
+
+// What this daemon does not accept is told of its plugin, whatever it is, and hides no
+// other.
+func TestSeen_whatIsNotAccepted(t *testing.T) {
+	b := openBus(t, bus.Options{})
+	s, err := Open(t.Context(), b, Options{Check: func(manifest []byte) error {
+		if strings.Contains(string(manifest), "quantum") {
+			return plugin.Faults{{Path: "spec.quantum", Detail: "is no field"}, {Path: "spec", Detail: strings.Repeat("x", 5000)}}
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"rubbish": "no json", "null": "null", "list": `[]`, "empty": "",
+		"other":  `{"manifest":{"metadata":{"name":"known"}},"desired":"running"}`,
+		"type":   `{"manifest":{"metadata":{"name":"type"},"spec":{"timeouts":5}},"desired":"running"}`,
+		"wish":   `{"manifest":{"metadata":{"name":"wish"}},"desired":"paused"}`,
+		"newer":  `{"manifest":{"metadata":{"name":"newer"},"spec":{"quantum":{},"starlark":{}}},"generation":7,"desired":"stopped","restart":3}`,
+		"nested": strings.Repeat(`{"manifest":`, 20000),
+	} {
+		if _, err := s.kv.Put(t.Context(), name, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, s, record("known", 1), Any())
+	again, err := Open(t.Context(), b, Options{Check: s.checks})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range again.List() {
+		if known := r.Name() == "known"; known != (r.Fault == "") || r.Revision == 0 || len(r.Fault) > faultBytesMax || strings.Contains(r.Fault, "\n") {
+			t.Errorf("%s: got revision %d, fault %.100q", r.Name(), r.Revision, r.Fault)
+		}
+	}
+	if n := len(again.List()); n != 10 {
+		t.Errorf("got %d records, want 10", n)
+	}
+	newer, _ := again.Get("newer")
+	want := Record{Generation: 7, Desired: plugin.DesiredStopped, Restart: 3}
+	want.Manifest.Metadata.Name, want.Revision, want.Fault = "newer", newer.Revision, newer.Fault
+	if diff := cmp.Diff(want, newer); diff != "" || !strings.HasPrefix(newer.Fault, "spec.quantum: is no field; spec: xxx") {
+		t.Errorf("%s\n%.100s", diff, newer.Fault)
 	}
 }
 
@@ -339,7 +386,7 @@ func TestOpen_tenThousand(t *testing.T) {
 	began = time.Now()
 	b = openBus(t, bus.Options{Dir: dir})
 	opened := time.Since(began)
-	s, err := Open(t.Context(), b)
+	s, err := Open(t.Context(), b, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

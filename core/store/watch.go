@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -15,9 +17,25 @@ import (
 // change was missed; retryEvery, when the bus was down.
 const resyncEvery, retryEvery = 5 * time.Minute, 500 * time.Millisecond
 
-// Run keeps the cache by a watch until ctx ends. It reads everything again when
-// the bus is up again, and every five minutes.
+// Run keeps the cache by a watch, and the lease, until ctx ends. It reads everything
+// again when the bus is up again, and every five minutes. An error means that another
+// daemon has the lease.
 func (s *Store) Run(ctx context.Context) error {
+	if s.lease == nil {
+		s.watchAll(ctx)
+		return nil
+	}
+	ctx, end := context.WithCancel(ctx)
+	lost := make(chan error, 1)
+	go func() { // ends with ctx: waited for below
+		defer end()
+		lost <- s.lease.run(ctx)
+	}()
+	s.watchAll(ctx)
+	return <-lost
+}
+
+func (s *Store) watchAll(ctx context.Context) {
 	again := make(chan struct{}, 1)
 	forget := s.bus.OnReconnect(func() {
 		select {
@@ -36,7 +54,7 @@ func (s *Store) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(pause):
 		}
 	}
@@ -170,13 +188,53 @@ func (s *Store) seen(u jetstream.KeyValueEntry) {
 	}
 	e := &entry{Record: Record{Revision: u.Revision()}, deleted: deleted}
 	if !deleted {
-		if err := json.Unmarshal(u.Value(), &e.Record); err != nil || e.Name() != u.Key() {
-			s.bus.Log().Error("a record cannot be read; it is left alone", "plugin", u.Key(), "revision", u.Revision(), "why", err)
-			return
-		}
-		e.Revision = u.Revision()
+		e.Record = s.read(u)
 	}
 	s.apply(u.Key(), e, true)
+}
+
+// faultBytesMax bounds Record.Fault, which stands in statuses: the first faults tell.
+const faultBytesMax = 1 << 10
+
+// read makes a record of what is stored, whatever that is.
+func (s *Store) read(u jetstream.KeyValueEntry) Record {
+	r, err := s.decode(u.Value())
+	if err == nil && r.Name() != u.Key() {
+		err = fmt.Errorf("metadata.name: is %q; want %s", r.Name(), u.Key())
+	}
+	if err != nil {
+		r.Fault = strings.ReplaceAll(err.Error(), "\n", "; ")
+		r.Fault = strings.ToValidUTF8(r.Fault[:min(len(r.Fault), faultBytesMax)], "")
+		r.Manifest.Metadata.Name = u.Key()
+		if r.Desired == "" {
+			r.Desired = plugin.DesiredRunning
+		}
+		s.bus.Log().Error("a stored manifest is not accepted", "plugin", u.Key(), "revision", u.Revision(), "why", r.Fault)
+	}
+	r.Revision = u.Revision()
+	return r
+}
+
+func (s *Store) decode(data []byte) (r Record, err error) {
+	var raw struct {
+		Manifest plugin.RawJSON `json:"manifest"`
+	}
+	if err = json.Unmarshal(data, &r); err == nil {
+		err = json.Unmarshal(data, &raw)
+	}
+	if err != nil {
+		return Record{}, fmt.Errorf("it is no record in JSON: %w", err)
+	}
+	if r.Desired != plugin.DesiredRunning && r.Desired != plugin.DesiredStopped {
+		return Record{}, fmt.Errorf("desired: is %q; want %s or %s", r.Desired, plugin.DesiredRunning, plugin.DesiredStopped)
+	}
+	if s.checks == nil {
+		return r, nil
+	}
+	if err := s.checks(raw.Manifest); err != nil {
+		return Record{Generation: r.Generation, Desired: r.Desired, Restart: r.Restart}, err
+	}
+	return r, nil
 }
 
 func (s *Store) has(name string, revision uint64) bool {

@@ -24,6 +24,7 @@ type outliving struct {
 	alive map[string]*instance // by id
 	fails error                // of the next adoptions
 	asked atomic.Int32         // adoptions
+	proof chan struct{}        // not nil: closed once a whole handle is known
 }
 
 func newOutliving() *outliving { return &outliving{adapter: &adapter{}, alive: map[string]*instance{}} }
@@ -36,7 +37,7 @@ func (o *outliving) Launch(ctx context.Context, l plugin.Launch) (plugin.Instanc
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.alive[l.ID] = i.(*instance)
-	return &survivor{instance: i.(*instance), left: make(chan struct{})}, nil
+	return &survivor{instance: i.(*instance), left: make(chan struct{}), proof: o.proof}, nil
 }
 
 func (o *outliving) Adopt(_ context.Context, l plugin.Launch, handle plugin.RawJSON) (plugin.Instance, error) {
@@ -69,11 +70,22 @@ func closed(c <-chan struct{}) bool {
 // survivor is an instance as one daemon has it.
 type survivor struct {
 	*instance
-	left chan struct{}
+	left  chan struct{}
+	proof chan struct{}
 }
 
-func (s *survivor) Handle() (plugin.RawJSON, error) { return json.Marshal(s.launch.ID) }
-func (s *survivor) Leave()                          { close(s.left) }
+func (s *survivor) Handle(ctx context.Context) (plugin.RawJSON, error) {
+	if s.proof != nil {
+		select {
+		case <-s.proof:
+			return plugin.RawJSON(`"with proof"`), nil
+		case <-ctx.Done():
+		}
+	}
+	return json.Marshal(s.launch.ID)
+}
+
+func (s *survivor) Leave() { close(s.left) }
 
 func (s *survivor) Wait() plugin.Exit {
 	select {
@@ -301,6 +313,31 @@ func TestAdopt_notAnsweredYetIsLeftToTheNextDaemon(t *testing.T) {
 		<-third.done
 		nothingIn(t, runDir)
 	})
+}
+
+// A daemon that is killed as soon as a plugin is said to run leaves it to be found,
+// however long the rest of its handle takes.
+func TestKeep_isDoneBeforeThePluginIsSaidToRun(t *testing.T) {
+	o, runDir := newOutliving(), t.TempDir()
+	o.proof = make(chan struct{})
+	first := o.daemon(t, runDir, wanted(t), true)
+	handleOf := func() string {
+		t.Helper()
+		found, err := supervise.Find(runDir)
+		if err != nil || len(found) != 1 {
+			t.Fatalf("records: got %d, %v, want one", len(found), err)
+		}
+		return string(found[0].Handle)
+	}
+	id := first.see(t, plugin.Starting, plugin.Running).Status.Instance
+	if got, want := handleOf(), fmt.Sprintf("%q", id); got != want {
+		t.Errorf("the handle when it runs: got %s, want %s", got, want)
+	}
+	close(o.proof)
+	first.leave() // waits for the whole
+	if got := handleOf(); got != `"with proof"` {
+		t.Errorf("the handle when it is left: got %s, want the whole one", got)
+	}
 }
 
 func TestFind_takesOnlyRecordsThatBelong(t *testing.T) {

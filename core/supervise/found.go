@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,7 +57,7 @@ type Found struct {
 
 // servesAs reports whether the instance is to go on for a wish.
 func (f *Found) servesAs(want *Want) bool {
-	return f.Fits && want.Desired == plugin.DesiredRunning && want.Manifest.Spec.Detached()
+	return f.Fits && want.Fault == "" && want.Desired == plugin.DesiredRunning && want.Manifest.Spec.Detached()
 }
 
 // Plugin is the name of its plugin.
@@ -151,42 +152,62 @@ func (i *Instances) Expect(f *Found) { i.add(f.Instance, f.dir) }
 func (i *Instances) add(instance, dir string) { i.all.Store(instance, filepath.Base(dir)) }
 func (i *Instances) remove(instance string)   { i.all.Delete(instance) }
 
-// keep writes down how the next daemon finds the instance, beside the plugin's
-// life: the handle may take as long as hashing its executable.
+// handleMax bounds the wait for a record before the plugin is said to run: a file of
+// some kilobytes is written.
+const handleMax = time.Second
+
+// keep writes down how the next daemon finds the instance: before the plugin is said
+// to run, and again, beside its life, once what takes long is known: hashing its
+// executable. A daemon that is killed before the first has an instance that nobody
+// was told of: the next one finds it as a stray, removes it and launches anew.
 func (p *Plugin) keep(one *living, want *Want) {
 	s, ok := one.instance.(plugin.Survivor)
-	if !ok || !want.Manifest.Spec.Detached() || one.dir == "" {
+	if !ok || !want.Manifest.Spec.Detached() || one.dir == "" || want.Fault != "" { // it has its record
 		return
 	}
+	atOnce, end := context.WithCancel(context.Background())
+	end()
+	var first []byte
+	soon := p.begin("handle", func() (err error) {
+		first, err = p.record(atOnce, one, s, want, nil)
+		return err
+	})
+	_ = soon.wait(atOnce, handleMax) // told below
 	one.recorded = make(chan struct{})
 	go func() { // ends with the writing; whoever buries or leaves the instance waits
 		defer close(one.recorded)
-		if err := p.record(one, s, want); err != nil {
-			p.deps.Log.Warn("the instance cannot be left to the next daemon", "plugin", p.name, "instance", one.id, "error", err)
+		<-soon.done
+		whole := p.begin("handle", func() error {
+			_, err := p.record(context.Background(), one, s, want, first)
+			return err
+		})
+		<-whole.done
+		if soon.err != nil && whole.err != nil {
+			p.deps.Log.Warn("the instance cannot be left to the next daemon", "plugin", p.name, "instance", one.id, "error", whole.err)
 			return
 		}
 		one.canBeLeft = true
 	}()
 }
 
-func (p *Plugin) record(one *living, s plugin.Survivor, want *Want) (err error) {
-	defer p.survive("handle", &err)
-	handle, err := s.Handle()
+// record writes the instance's record, unless it is as it was, and returns it.
+func (p *Plugin) record(ctx context.Context, one *living, s plugin.Survivor, want *Want, before []byte) ([]byte, error) {
+	handle, err := s.Handle(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	data, err := json.Marshal(Record{
 		Instance: one.id, Manifest: want.Manifest, Generation: want.Generation, Restart: want.Restart,
 		Since: one.since, Handle: handle,
 	})
-	if err != nil {
-		return err
+	if err != nil || bytes.Equal(data, before) {
+		return data, err
 	}
 	path := one.dir + recordSuffix
 	if err := os.WriteFile(path+".part", data, 0o600); err != nil {
-		return err
+		return nil, err
 	}
-	return os.Rename(path+".part", path)
+	return data, os.Rename(path+".part", path)
 }
 
 // settled waits until the record is written, and reports whether it is.

@@ -40,6 +40,9 @@ type Want struct {
 	Launch string
 	// Restart counts the requests to restart, over all daemons.
 	Restart int64
+	// Fault is why this daemon does not accept the manifest that is stored; then
+	// nothing runs.
+	Fault string
 }
 
 // Log is where one instance's output goes.
@@ -191,7 +194,7 @@ func (p *Plugin) take(want *Want) (goesOn bool) {
 	defer p.mu.Unlock()
 	before := p.want.Load()
 	p.takeOver(want)
-	contradicts := want.Launch != before.Launch || want.Desired != before.Desired
+	contradicts := want.Launch != before.Launch || want.Desired != before.Desired || want.Fault != before.Fault
 	if want.Generation == before.Generation && !contradicts {
 		return false
 	}
@@ -261,6 +264,8 @@ func (p *Plugin) phase(ctx context.Context) {
 	switch {
 	case p.earlier != nil && !p.earlier.servesAs(want):
 		p.retire(phase, end, want)
+	case want.Fault != "":
+		p.refuse(phase, want)
 	case want.Desired == plugin.DesiredStopped:
 		p.rest(phase)
 	case want.Manifest.Spec.Mode == plugin.Job:
@@ -276,6 +281,18 @@ func (p *Plugin) rest(phase context.Context) {
 		p.to(lifecycle.Halt, because("StoppedByUser", "stopped on request; start it with: patchbay start "+p.name))
 	}
 	p.attempts.forget()
+	<-phase.Done()
+}
+
+// refuse keeps a plugin failed whose stored manifest is not accepted.
+func (p *Plugin) refuse(phase context.Context, want *Want) {
+	f := failure{reason: "ManifestRefused", message: "this daemon does not accept the manifest that is stored: " + want.Fault +
+		"; apply it anew, or run the version that wrote it"}
+	if p.state() == plugin.Failed {
+		p.refresh(f.edit)
+	} else {
+		p.giveUp(f)
+	}
 	<-phase.Done()
 }
 

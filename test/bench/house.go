@@ -59,7 +59,7 @@ func (h *harness) newHouse(ctx context.Context, name string) (*house, error) {
 	if o.bus, err = bus.Open(ctx, bus.Options{Dir: filepath.Join(dir, "bus"), Node: name, Log: log}); err != nil {
 		return nil, err
 	}
-	kept, err := store.Open(ctx, o.bus)
+	kept, err := store.Open(ctx, o.bus, store.Options{})
 	if err != nil {
 		o.bus.Close()
 		return nil, err

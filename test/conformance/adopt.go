@@ -24,7 +24,7 @@ func (f Fixture) leave(t *testing.T, r running) plugin.RawJSON {
 	if !ok {
 		t.Fatalf("%T is no plugin.Survivor", r.Instance)
 	}
-	handle, err := s.Handle()
+	handle, err := s.Handle(context.Background())
 	if err != nil {
 		t.Fatalf("handle: %v", err)
 	}
@@ -72,7 +72,7 @@ func isAdopted(t *testing.T, f Fixture) {
 	}
 	if s, ok := second.Instance.(plugin.Survivor); !ok {
 		t.Errorf("%T is no plugin.Survivor", second.Instance)
-	} else if again, err := s.Handle(); err != nil || sameJSON(again, handle) != nil {
+	} else if again, err := s.Handle(context.Background()); err != nil || sameJSON(again, handle) != nil {
 		t.Errorf("its handle: got %s, %v, want %s", again, err, handle)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

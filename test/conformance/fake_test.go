@@ -205,7 +205,7 @@ func (i *fakeInstance) attend() {
 	close(i.gone)
 }
 
-func (i *fakeInstance) Handle() (plugin.RawJSON, error) {
+func (i *fakeInstance) Handle(context.Context) (plugin.RawJSON, error) {
 	return plugin.RawJSON(strconv.Itoa(i.cmd.Process.Pid)), nil
 }
 

@@ -64,7 +64,7 @@ func (d *demo) end(t *testing.T, code int) string {
 	if err != nil && !errors.As(err, &exit) || d.cmd.ProcessState.ExitCode() != code {
 		t.Errorf("demo.sh ended with %v, want exit code %d", err, code)
 	}
-	if err := left(filepath.Dir(d.temp)); err != nil {
+	if err := left(filepath.Dir(d.temp) + "/"); err != nil {
 		t.Error(err)
 	}
 	if files, err := os.ReadDir(d.temp); err != nil || len(files) > 0 {

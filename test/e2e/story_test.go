@@ -184,11 +184,12 @@ func (s *story) end(t testscript.T) {
 		stopServer(s.nats)
 	}
 	// A daemon that was killed cannot wait for its plugins; they die with it, soon.
-	if err := poll(5*time.Second, func() error { return left(s.data) }); err != nil {
+	// One that was to leave them has left them.
+	if err := poll(5*time.Second, func() error { return left(s.traces()...) }); err != nil {
 		errs = append(errs, err)
 	}
 	errs = append(errs, s.noContainers())
-	for _, pid := range holders(s.data) {
+	for _, pid := range holders(s.traces()...) {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	_ = os.RemoveAll(s.data)
@@ -197,37 +198,55 @@ func (s *story) end(t testscript.T) {
 	}
 }
 
-func left(dir string) error {
-	if pids := holders(dir); len(pids) > 0 {
+// traces are what the processes of the story bear: its folder, or the mark of one of
+// its daemons, by which plugins are known that were left running.
+func (s *story) traces() []string {
+	all := []string{s.data + "/"}
+	for name := range s.daemons {
+		if node := s.node(name); node != "" {
+			all = append(all, "PATCHBAY_INSTANCE="+node+"/")
+		}
+	}
+	return all
+}
+
+// node is the identity of a daemon; empty when it never came so far.
+func (s *story) node(daemon string) string {
+	text, _ := os.ReadFile(filepath.Join(s.data, daemon, "node"))
+	return strings.TrimSpace(string(text))
+}
+
+func left(traces ...string) error {
+	if pids := holders(traces...); len(pids) > 0 {
 		cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pids[0]))
 		return fmt.Errorf("processes are left: %v, the first is %q", pids, bytes.ReplaceAll(cmd, []byte{0}, []byte{' '}))
 	}
 	return nil
 }
 
-// holders are the processes that carry the folder in their environment, command
+// holders are the processes that carry one of the traces in their environment, command
 // line or working folder; not this one.
-func holders(dir string) []int {
+func holders(traces ...string) []int {
 	var found []int
 	procs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range procs {
 		pid, _ := strconv.Atoi(filepath.Base(p))
-		if pid != os.Getpid() && holds(p, dir) {
+		if pid != os.Getpid() && holds(p, traces) {
 			found = append(found, pid)
 		}
 	}
 	return found
 }
 
-func holds(proc, dir string) bool {
+func holds(proc string, traces []string) bool {
+	var all []byte
 	for _, file := range []string{"environ", "cmdline"} {
-		data, err := os.ReadFile(proc + "/" + file)
-		if err == nil && bytes.Contains(data, []byte(dir+"/")) {
-			return true
-		}
+		data, _ := os.ReadFile(proc + "/" + file)
+		all = append(append(all, data...), 0)
 	}
-	cwd, err := os.Readlink(proc + "/cwd")
-	return err == nil && strings.HasPrefix(cwd, dir+"/")
+	cwd, _ := os.Readlink(proc + "/cwd")
+	all = append(all, cwd+"/"...)
+	return slices.ContainsFunc(traces, func(trace string) bool { return bytes.Contains(all, []byte(trace)) })
 }
 
 func closed(c <-chan struct{}) bool {
@@ -262,11 +281,11 @@ func poll(within time.Duration, ok func() error) error {
 func (s *story) noContainers() error {
 	var errs []error
 	for name := range s.daemons {
-		node, err := os.ReadFile(filepath.Join(s.data, name, "node"))
-		if err != nil {
-			continue // it never came so far
+		node := s.node(name)
+		if node == "" {
+			continue
 		}
-		found, err := containers(os.Getenv("DOCKER_HOST"), strings.TrimSpace(string(node)))
+		found, err := containers(os.Getenv("DOCKER_HOST"), node)
 		if err == nil && len(found) > 0 {
 			errs = append(errs, fmt.Errorf("daemon %s: containers are left: %v", name, found))
 		}

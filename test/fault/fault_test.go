@@ -152,14 +152,22 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// endMarked kills what bears the mark of the folder's node, and returns the node.
+// endMarked kills what bears the mark of the folder's node until nothing does, and
+// returns the node.
 func endMarked(dir string) (node string) {
 	if node = nodeOf(dir); node == "" {
 		return ""
 	}
-	for _, m := range marked(node) {
-		_ = syscall.Kill(m.pid, syscall.SIGKILL)
-	}
+	_ = poll(patience, func() error {
+		all := marked(node)
+		for _, m := range all {
+			_ = syscall.Kill(m.pid, syscall.SIGKILL)
+		}
+		if len(all) > 0 {
+			return fmt.Errorf("%v are there", all)
+		}
+		return nil
+	})
 	return node
 }
 

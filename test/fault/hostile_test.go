@@ -105,8 +105,8 @@ func hostiles(t *testing.T) []hostile {
 		{name: "go-plugin at another's socket", manifest: liar("alien", alien(t)), story: fails("not the plugin")},
 		{name: "go-plugin beyond this machine", manifest: liar("outside", ""), story: fails("loopback")},
 		{name: "go-plugin of garbage", manifest: liar("garbage", ""), story: fails("none is a handshake")},
-		{name: "portable of garbage", manifest: portableLiar("garbage"), story: fails("did not connect")},
-		{name: "portable of a huge frame", manifest: portableLiar("frame"), story: fails("did not connect")},
+		{name: "portable of garbage", manifest: portableLiar("garbage"), story: fails("its greeting is")},
+		{name: "portable of a huge frame", manifest: portableLiar("frame"), story: fails("a frame of 4611686018427387904 bytes")},
 	}
 }
 

@@ -117,8 +117,10 @@ func TestNATSAway(t *testing.T) {
 	d := serve(t, folder(t), "--nats-url", "nats://127.0.0.1:"+strconv.Itoa(port))
 	kinds := processKinds()
 	d.applyAll(kinds)
+	gone := d.counting()
 	ns.Shutdown()
 	ns.WaitForShutdown()
+	printed := d.killCounting(gone)
 	for end := time.Now().Add(either(5*time.Second, time.Minute)); time.Now().Before(end); {
 		for _, k := range kinds {
 			begun := time.Now()
@@ -133,8 +135,76 @@ func TestNATSAway(t *testing.T) {
 	d.poll(patience, "ready again", d.isReady)
 	d.apply(starlarkKind("late", "").manifest(habits{}))
 	d.until("late", plugin.Running)
+	d.keptOf(gone, printed)
 	d.poll(healMax, "strays", d.nothingStray)
 	d.stop()
+}
+
+// counting applies a plugin that prints counted lines, and returns its status.
+func (d *daemon) counting() plugin.Status {
+	d.t.Helper()
+	k := processKinds()[0]
+	k.name = "counting"
+	d.apply(k.manifest(habits{count: "5ms"}))
+	return d.until("counting", plugin.Running).Status
+}
+
+// killCounting kills that instance once it has printed lines which the bus has not
+// taken, and returns how many it has printed at least.
+func (d *daemon) killCounting(s plugin.Status) (printed int) {
+	d.t.Helper()
+	path := filepath.Join(d.dir, "run", strings.TrimPrefix(s.Instance, "counting-"), "stderr.log")
+	lines := func() int {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		return strings.Count(string(text), "count ")
+	}
+	before := lines()
+	d.poll(patience, "lines without NATS", func() error {
+		if printed = lines(); printed < before+50 {
+			return fmt.Errorf("%d lines, %d before", printed, before)
+		}
+		return nil
+	})
+	pid, err := strconv.Atoi(s.Facts["pid"])
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.poll(patience, "another instance", func() error {
+		r, err := d.Plugin(d.t.Context(), "counting")
+		if err == nil && (r.Status.Instance == s.Instance || r.Status.State != plugin.Running) {
+			err = fmt.Errorf("%s is %s", r.Status.Instance, r.Status.State)
+		}
+		return err
+	})
+	return printed
+}
+
+// keptOf wants every line of an instance that is gone in the log, once and in order.
+func (d *daemon) keptOf(s plugin.Status, printed int) {
+	d.t.Helper()
+	d.poll(healMax, "the log of an instance that ended without NATS", func() error {
+		var numbers []int
+		for _, line := range d.printed(cell{kind: kind{name: s.Plugin}}) {
+			if line.Instance == s.Instance {
+				numbers = append(numbers, counts([]plugin.LogLine{line})...)
+			}
+		}
+		for i, n := range numbers {
+			if n != i+1 {
+				d.t.Fatalf("counted line %d: it says %d", i+1, n)
+			}
+		}
+		if len(numbers) < printed {
+			return fmt.Errorf("got %d lines, want at least %d", len(numbers), printed)
+		}
+		return nil
+	})
 }
 
 func startNATS(t *testing.T, dir string, port int) *server.Server {

@@ -18,7 +18,7 @@
 //   - A detached child outlives the daemon. Its [Handle] finds it again, and [Adopt]
 //     signals nothing that it has not proved to be that very process: through a
 //     pidfd opened before the proof. The exit of an adopted process is seen by that
-//     pidfd; its code is known where the kernel tells it (Linux 6.15), and otherwise
+//     pidfd; its code is known before it is reaped, or on Linux 6.15, and otherwise
 //     said to be unknown.
 //   - What a bound child has started, and bound containers, end within a second of
 //     the daemon's death: see [Bind]. The daemon tells one small process of its own

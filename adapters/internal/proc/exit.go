@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"strconv"
 	"syscall"
 	"time"
 	"unsafe"
@@ -29,9 +30,14 @@ const (
 )
 
 // exitOfOther says how a process that is not our child has ended, if the kernel
-// tells.
-func exitOfOther(pidfd int) plugin.Exit {
+// tells: of what is not reaped yet by /proc, of what is reaped by its pidfd. It is
+// for a process that has ended.
+func exitOfOther(pid int, start uint64, pidfd int) plugin.Exit {
 	for deadline := time.Now().Add(exitInfoMax); pidfd >= 0 && time.Now().Before(deadline); time.Sleep(exitInfoStep) {
+		// Zero is also what is said to who may not know.
+		if s := readStat(strconv.Itoa(pid)); s.start == start && s.state == 'Z' && s.exit != 0 {
+			return exitOf(syscall.WaitStatus(s.exit), nil)
+		}
 		info := pidfdInfo{mask: pidfdInfoExit}
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), pidfdGetInfo, uintptr(unsafe.Pointer(&info)))
 		if errno != 0 && errno != unix.ESRCH {
@@ -43,6 +49,6 @@ func exitOfOther(pidfd int) plugin.Exit {
 	}
 	return plugin.Exit{
 		Code: -1, At: time.Now(),
-		Message: "its exit code is not known: an earlier daemon started it, and this kernel does not tell",
+		Message: "its exit code is not known: an earlier daemon started it, and nobody tells",
 	}
 }

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -22,7 +23,8 @@ type Handle struct {
 	// clock ticks since then.
 	Boot  string `json:"boot"`
 	Start uint64 `json:"start"`
-	// Executable is the digest of what it executed once it had been started.
+	// Executable is the digest of what it executed once it had been started; empty
+	// when that was not known yet: then the mark alone has to prove it.
 	Executable string `json:"executable"`
 	// Mark is what stands in its environment.
 	Mark string `json:"mark"`
@@ -31,12 +33,12 @@ type Handle struct {
 }
 
 // Handle returns what Adopt needs. It is for a detached process that has not
-// ended, and waits until its executable is hashed.
-func (p *Process) Handle() (Handle, error) {
+// ended, and waits until its executable is hashed or ctx ends.
+func (p *Process) Handle(ctx context.Context) (Handle, error) {
 	if p.learnt == nil {
 		return Handle{}, fmt.Errorf("handle: %w: process %d is bound to the daemon", plugin.ErrInvalid, p.pid)
 	}
-	<-p.learnt
+	executable := p.hashed(ctx)
 	boot, err := bootID()
 	if err != nil {
 		return Handle{}, err
@@ -47,7 +49,22 @@ func (p *Process) Handle() (Handle, error) {
 	if p.reaped || s.start == 0 {
 		return Handle{}, fmt.Errorf("handle: %w: process %d has ended", plugin.ErrUnavailable, p.pid)
 	}
-	return Handle{Pid: p.pid, Boot: boot, Start: s.start, Executable: p.executable, Mark: p.mark, Cgroup: p.held.Cgroup}, nil
+	return Handle{Pid: p.pid, Boot: boot, Start: s.start, Executable: executable, Mark: p.mark, Cgroup: p.held.Cgroup}, nil
+}
+
+// hashed is the digest of what the process executes, or empty when ctx ends first.
+func (p *Process) hashed(ctx context.Context) string {
+	select {
+	case <-p.learnt:
+		return p.executable
+	default:
+	}
+	select {
+	case <-p.learnt:
+		return p.executable
+	case <-ctx.Done():
+		return ""
+	}
 }
 
 func bootID() (string, error) {
@@ -84,8 +101,12 @@ func Adopt(h Handle) (*Process, error) {
 	}
 	p := newProcess(h.Pid, pidfd, h.Mark)
 	p.held.Cgroup = held
-	p.executable, p.learnt = h.Executable, make(chan struct{})
-	close(p.learnt)
+	if h.Executable == "" {
+		p.learnExecutable()
+	} else {
+		p.executable, p.learnt = h.Executable, make(chan struct{})
+		close(p.learnt)
+	}
 	go p.seeEnd(own, h.Start) // ends with the process, or with Leave
 	return p, nil
 }
@@ -167,9 +188,10 @@ func (p *Process) letGo() {
 
 // learnExecutable hashes what the process executes, beside the start.
 func (p *Process) learnExecutable() {
-	p.learnt = make(chan struct{})
+	learnt := make(chan struct{})
+	p.learnt = learnt
 	go func() { // ends with the hash of one file
-		defer close(p.learnt)
+		defer close(learnt)
 		p.executable, _ = executables().digest(p.pid) // "" is equal to nothing: the mark is left as a proof
 	}()
 }

@@ -28,6 +28,15 @@ func press(role string) {
 		fmt.Println(kid.Run())
 	case "leak":
 		leak()
+	case "leak-when-told":
+		pipe, err := os.Open("/tmp/leak")
+		if err != nil {
+			panic(err)
+		}
+		if _, err := pipe.Read(make([]byte, 1)); err != nil {
+			panic(err)
+		}
+		leak()
 	case "forks":
 		n := 0
 		for n < 200 {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
 // noRaceSleep keeps a binary that is instrumented for races from sleeping a second
@@ -66,11 +68,17 @@ func play(role string) {
 		fmt.Println(p.Pid())
 	case "leaving-daemon": // starts a detached child and tells its handle
 		env := []string{roleVar + "=" + os.Args[2], markVariable + "=" + os.Args[3]}
-		p, err := Start(Spec{Path: os.Args[0], Env: env, PrivateTmp: os.Args[1], Detached: true})
+		memory, err := strconv.ParseInt(os.Args[4], 10, 64)
 		if err != nil {
 			panic(err)
 		}
-		h, err := p.Handle()
+		p, err := Start(Spec{
+			Path: os.Args[0], Env: env, PrivateTmp: os.Args[1], Detached: true, Limits: plugin.Limits{Memory: plugin.Bytes(memory)},
+		})
+		if err != nil {
+			panic(err)
+		}
+		h, err := p.Handle(context.Background())
 		if err != nil {
 			panic(err)
 		}
@@ -89,7 +97,7 @@ func play(role string) {
 		if err := kid.Start(); err != nil {
 			panic(err)
 		}
-	case "leak", "leaking-child", "forks", "files", "burn", "where":
+	case "leak", "leak-when-told", "leaking-child", "forks", "files", "burn", "where":
 		press(role)
 	case "look":
 		look()

@@ -119,10 +119,11 @@ type stat struct {
 	state         byte
 	parent, group int
 	start         uint64 // clock ticks since boot: with the boot's id it is never given twice to a pid
+	exit          uint32 // the wait status of a zombie; zero also when we may not know
 }
 
-// startField is where proc(5) has the start time, counted from the state.
-const startField = 19
+// Where proc(5) has the start time and the exit code, counted from the state.
+const startField, exitField = 19, 49
 
 func readStat(pid string) (s stat) {
 	text, err := os.ReadFile("/proc/" + pid + "/stat")
@@ -139,6 +140,10 @@ func readStat(pid string) (s stat) {
 	s.group, _ = strconv.Atoi(string(fields[2]))
 	if len(fields) > startField {
 		s.start, _ = strconv.ParseUint(string(fields[startField]), 10, 64)
+	}
+	if len(fields) > exitField {
+		exit, _ := strconv.ParseUint(string(fields[exitField]), 10, 32)
+		s.exit = uint32(exit)
 	}
 	return s
 }
@@ -177,7 +182,7 @@ func (p *Process) seeEnd(own int, start uint64) {
 	p.reaped = true
 	killed := p.killed
 	p.mu.Unlock()
-	p.exit = p.held.explain(exitOfOther(own), killed)
+	p.exit = p.held.explain(exitOfOther(p.pid, start, own), killed)
 	close(p.done)
 	killMarked(p.mark)
 	p.killGroup(start)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -50,6 +51,9 @@ const (
 	// growBytes is the most that is allocated on a peer's word alone; a longer
 	// frame gets its memory as its bytes arrive.
 	growBytes = 64 << 10
+	// frameBytesMax is far over any limit: who says that a frame is longer does not
+	// speak the protocol. What is between the two is skipped.
+	frameBytesMax = 1<<32 - 1
 	// joinBytes is how long a frame is copied behind its head, to leave in one
 	// write; a longer one leaves by writev, for which copying costs more.
 	joinBytes = 32 << 10
@@ -61,7 +65,7 @@ const (
 
 // ErrProtocol is what a peer gets wrong about the wire; the connection is of no
 // use after it.
-var ErrProtocol = errors.New("not the expected scalability protocol")
+var ErrProtocol = errors.New("it does not speak the expected scalability protocol")
 
 // A TooLargeError says that a frame was over the limit. The frame was skipped,
 // and the connection works.
@@ -85,6 +89,7 @@ type Conn struct {
 	size, left uint64
 	within     bool
 	payload    []byte
+	skipping   atomic.Uint64 // size, while it is too large; read by others, too
 
 	writing sync.Mutex
 	out     []byte
@@ -116,7 +121,7 @@ func greet(c net.Conn, own Protocol) error {
 		return err
 	}
 	if peer != own.Peer() {
-		return fmt.Errorf("%w: got 0x%02x, want 0x%02x", ErrProtocol, uint16(peer), uint16(own.Peer()))
+		return fmt.Errorf("%w: its greeting has the pattern 0x%02x, want 0x%02x", ErrProtocol, uint16(peer), uint16(own.Peer()))
 	}
 	return c.SetDeadline(time.Time{})
 }
@@ -127,7 +132,7 @@ func greeting(p Protocol) []byte {
 
 func parseGreeting(b [greetingBytes]byte) (Protocol, error) {
 	if [4]byte(b[:4]) != [4]byte{0, 'S', 'P', 0} || b[6] != 0 || b[7] != 0 {
-		return 0, fmt.Errorf("%w: greeting % x", ErrProtocol, b)
+		return 0, fmt.Errorf("%w: its greeting is % x (%q), want 00 53 50 00", ErrProtocol, b, b)
 	}
 	return Protocol(binary.BigEndian.Uint16(b[4:6])), nil
 }
@@ -161,10 +166,18 @@ func (c *Conn) Recv(buf []byte) ([]byte, error) {
 	payload := c.payload
 	c.within, c.payload = false, nil
 	if c.size > c.limit {
+		c.skipping.Store(0)
 		return payload, &TooLargeError{Size: c.size, Limit: c.limit}
 	}
 	return payload, nil
 }
+
+// Skipping is the size of the message that is being skipped because it is over
+// Limit, or 0. It may be asked while somebody receives.
+func (c *Conn) Skipping() uint64 { return c.skipping.Load() }
+
+// Limit is the largest payload taken, in bytes.
+func (c *Conn) Limit() uint64 { return c.limit }
 
 func (c *Conn) head() error {
 	if c.astray {
@@ -180,10 +193,16 @@ func (c *Conn) head() error {
 		return err
 	}
 	if head[0] != frameMessage {
-		return fmt.Errorf("%w: frame type %d", ErrProtocol, head[0])
+		return fmt.Errorf("%w: got a frame of type %d, want %d", ErrProtocol, head[0], frameMessage)
 	}
 	c.size = binary.BigEndian.Uint64(head[1:])
 	c.left = c.size
+	if c.size > frameBytesMax {
+		return fmt.Errorf("%w: got a frame of %d bytes, want at most %d", ErrProtocol, c.size, c.limit)
+	}
+	if c.size > c.limit {
+		c.skipping.Store(c.size)
+	}
 	_, err = c.read.Discard(frameHeadBytes)
 	return err
 }

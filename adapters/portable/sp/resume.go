@@ -57,8 +57,7 @@ func (c *Conn) findFrame() error {
 		if err != nil {
 			return err
 		}
-		// No frame has 4 GiB.
-		if head[0] == frameMessage && binary.BigEndian.Uint32(head[1:]) == 0 {
+		if head[0] == frameMessage && binary.BigEndian.Uint64(head[1:]) <= frameBytesMax {
 			c.astray = false
 			return nil
 		}

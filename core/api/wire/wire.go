@@ -34,7 +34,17 @@ const (
 const (
 	EndEvent     = "end"
 	ProblemEvent = "problem"
+	// GapEvent says that what follows Last-Event-ID is not all kept. Its data is a Gap,
+	// its id that of Gap.After.
+	GapEvent = "gap"
 )
+
+// Gap is where a stream goes on whose place was lost.
+type Gap struct {
+	Lost   string `json:"lost"`   // the place that was asked for
+	After  string `json:"after"`  // it goes on after this one
+	Detail string `json:"detail"` // for people
+}
 
 // The files of the data folder in which a daemon says where it is.
 const (

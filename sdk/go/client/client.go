@@ -60,6 +60,9 @@ type Options struct {
 	// Link, when set, is told once when a stream that is followed loses its
 	// daemon (why), and once when it has it again (nil).
 	Link func(why error)
+	// Gap, when set, is told that a stream that is followed came back to a daemon
+	// which does not have all that came meanwhile.
+	Gap func(detail string)
 }
 
 // Client calls one daemon. It is safe for concurrent use.

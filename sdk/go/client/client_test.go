@@ -73,6 +73,51 @@ func eventServer(t *testing.T, token string, sequence int, end string) *httptest
 	return s
 }
 
+// TestEvents_goOnBehindAGap: whoever named a place is told that it is not kept; a
+// stream that only came back goes on.
+func TestEvents_goOnBehindAGap(t *testing.T) {
+	var asked []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Header.Get("Last-Event-ID"))
+		w.Header().Set("Content-Type", wire.SSEType)
+		tell := func(id int) {
+			fmt.Fprintf(w, "id: %d\ndata: {\"specversion\":\"1.0\",\"id\":\"%d\",\"type\":\"a\",\"source\":\"/x\"}\n\n", id, id)
+		}
+		switch len(asked) {
+		case 1:
+			tell(99)
+		case 2:
+			fmt.Fprint(w, "event: gap\nid: 3\ndata: {\"lost\":\"99\",\"after\":\"3\",\"detail\":\"it goes on after 3\"}\n\n")
+		case 3:
+			tell(4)
+			fmt.Fprint(w, "event: end\ndata: {}\n\n")
+		default:
+			fmt.Fprint(w, "event: gap\nid: 3\ndata: {\"lost\":\"7\",\"after\":\"3\",\"detail\":\"it goes on after 3\"}\n\n")
+		}
+	}))
+	defer s.Close()
+	var gaps []string
+	c, err := New(Options{URL: s.URL, Token: "t", Gap: func(detail string) { gaps = append(gaps, detail) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for e, err := range c.Events(t.Context(), EventOptions{Follow: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, e.ID)
+	}
+	if got := strings.Join(ids, " "); got != "99 4" || strings.Join(asked, " ") != " 99 3" || len(gaps) != 1 || gaps[0] != "it goes on after 3" {
+		t.Errorf("got events %s, places %q, gaps %q", got, asked, gaps)
+	}
+	for _, err := range c.Events(t.Context(), EventOptions{Follow: true, After: 7}) {
+		if !errors.Is(err, plugin.ErrNotFound) || !strings.Contains(err.Error(), "it goes on after 3") {
+			t.Errorf("a place of the caller's: got %v, want not found", err)
+		}
+	}
+}
+
 // TestEvents_thatCameEarlyDoNotComeAgain: events without an id, told while the
 // daemon's bus was down, are in the history of the next connection.
 func TestEvents_thatCameEarlyDoNotComeAgain(t *testing.T) {

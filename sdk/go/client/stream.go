@@ -299,6 +299,7 @@ func (f *following) read(ctx context.Context, each func(message) error) error {
 		return silent(ctx, err)
 	}
 	defer response.Body.Close()
+	first := !f.reached
 	f.connected()
 	read := newSSE(response.Body)
 	read.alive = func() { silence.Reset(silenceMax) }
@@ -313,11 +314,36 @@ func (f *following) read(ctx context.Context, each func(message) error) error {
 			return nil
 		case m.event == wire.ProblemEvent:
 			return m.problem()
+		case m.event == wire.GapEvent:
+			if err := f.gap(m, first); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := each(m); err != nil {
 			return err
 		}
 	}
+}
+
+// gap goes on where the daemon does. At the first connection the place was the
+// caller's, who is told that it is not kept.
+func (f *following) gap(m message, first bool) error {
+	var g wire.Gap
+	if err := json.Unmarshal(m.data, &g); err != nil {
+		return fmt.Errorf("stream: %w: %w", plugin.ErrInvalid, err)
+	}
+	if first {
+		return fmt.Errorf("stream: %w: %s", plugin.ErrNotFound, g.Detail)
+	}
+	f.last, f.anchor = g.After, anchor{settled: g.After}
+	if f.broke != nil {
+		f.broke()
+	}
+	if f.client.options.Gap != nil {
+		f.client.options.Gap(g.Detail)
+	}
+	return nil
 }
 
 // silent tells a daemon that said nothing from a caller who left.

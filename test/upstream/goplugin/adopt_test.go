@@ -28,7 +28,7 @@ func handOver(t *testing.T, l plugin.Launch, use func(plugin.Instance)) plugin.I
 	})
 	use(first)
 	s := first.(plugin.Survivor)
-	handle, err := s.Handle()
+	handle, err := s.Handle(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func playDaemon() error {
 			p.next <- "before"
 		}
 	}
-	handle, err := i.(plugin.Survivor).Handle()
+	handle, err := i.(plugin.Survivor).Handle(context.Background())
 	if err != nil {
 		return err
 	}

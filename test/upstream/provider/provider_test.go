@@ -297,7 +297,7 @@ func TestIncrementer(t *testing.T) {
 func TestLibrary_adopted(t *testing.T) {
 	first, l := launched(t, manifestOf(t, library, nil))
 	must(t, first, "greet", `{"who": "you"}`, `"hello you from real"`)
-	handle, err := first.(plugin.Survivor).Handle()
+	handle, err := first.(plugin.Survivor).Handle(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

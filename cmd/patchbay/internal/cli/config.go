@@ -42,7 +42,7 @@ func (a *app) client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := client.Options{URL: t.URL, DataDir: t.DataDir, Token: t.token, Link: a.link}
+	o := client.Options{URL: t.URL, DataDir: t.DataDir, Token: t.token, Link: a.link, Gap: a.gap}
 	if t.TokenFile != "" && o.Token == "" {
 		text, err := os.ReadFile(t.TokenFile)
 		if err != nil {

@@ -63,6 +63,9 @@ func (a *app) link(why error) {
 	fmt.Fprintf(a.errs, "the link to the daemon is gone, looking for it again: %s\n", oneLine(why.Error()))
 }
 
+// gap says that a stream came back to less than it left.
+func (a *app) gap(detail string) { fmt.Fprintln(a.errs, oneLine(detail)) }
+
 // Root makes the command line. serve is the daemon's command; nil leaves it out.
 func Root(version string, serve *cobra.Command) *cobra.Command {
 	return (&app{version: version, errs: os.Stderr}).root(serve)

@@ -3,6 +3,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -66,7 +67,7 @@ func Run(ctx context.Context, c *config.Config, version wire.Version) error {
 	}
 	log.Info("patchbay serves", "rest", listener.Addr(), "nats", d.bus.Addr(), "data", folder.Path, "node", folder.Node, "version", version.Version)
 	return layers.Layers{
-		d.bus.Run, d.store.Run, d.reporter.Run, d.reconciler.Run,
+		d.bus.Run, d.store.Run, d.logs.Run, d.reporter.Run, d.reconciler.Run,
 		func(ctx context.Context) error { return d.bus.Serve(ctx, d.registry) },
 		func(ctx context.Context) error { return control.Run(ctx, listener) },
 	}.Run(ctx, c.ShutdownTimeout)
@@ -99,13 +100,13 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer 
 	if err != nil {
 		return nil, err
 	}
-	if d.store, err = store.Open(ctx, d.bus); err != nil {
+	if d.store, err = store.Open(ctx, d.bus, store.Options{Check: d.parser.CheckStored, Node: folder.Node, Folder: folder.Path}); err != nil {
 		d.bus.Close()
 		return nil, err
 	}
 	d.logs = logs.New(logs.Options{
 		Publish: d.metrics.CountLogs(d.bus.LogBatch), Last: d.bus.LastLog, History: d.history, Previous: d.bus.PreviousInstance,
-		Settings: d.logSettings, Log: log,
+		Settings: d.logSettings, AsideDir: filepath.Join(folder.Path, "aside"), Lost: d.metrics.LostLogs, Log: log,
 	})
 	d.reporter = reconcile.NewReporter(folder.Node, d.bus.Status, d.bus.Event, log)
 	d.reporter.Drop = d.bus.Forget
@@ -123,11 +124,11 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer 
 func (d *daemon) logSettings(name string) logs.Settings {
 	record, _ := d.store.Get(name) // a plugin that is deleted has none
 	spec := record.Manifest.Spec
-	return logs.Settings{Keep: spec.Logs, LineRate: spec.Limits.LogRate}
+	return logs.Settings{Keep: spec.Logs, LineRate: cmp.Or(spec.Limits.LogRate, logs.LineRateDefault)}
 }
 
 func (d *daemon) history(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error] {
 	return d.bus.LogHistory(ctx, bus.LogQuery{
-		Plugin: q.Plugin, Instance: q.Instance, Sources: q.Sources, Since: q.Since, After: q.After, Tail: q.Tail, Keep: q.Keep,
+		Plugin: q.Plugin, Instance: q.Instance, Sources: q.Sources, Since: q.Since, After: q.After, Tail: q.Tail, Keep: q.Keep, Gap: q.Gap,
 	})
 }
