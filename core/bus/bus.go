@@ -52,7 +52,8 @@ type Options struct {
 	// Log may be nil.
 	Log *slog.Logger
 
-	patience time.Duration // usualPatience when 0; tests of order want more
+	patience    time.Duration // usualPatience when 0; tests of order want more
+	logSubjects uint64        // logsSubjectsMax when 0
 }
 
 // Bus is one daemon's link to NATS. It is safe for concurrent use.
@@ -112,6 +113,9 @@ func Open(ctx context.Context, o Options) (*Bus, error) {
 	}
 	if o.patience == 0 {
 		o.patience = usualPatience
+	}
+	if o.logSubjects == 0 {
+		o.logSubjects = logsSubjectsMax
 	}
 	if o.URL == "" && o.Dir == "" {
 		return nil, fmt.Errorf("bus: %w: neither a folder nor the URL of a server", plugin.ErrInvalid)

@@ -20,8 +20,10 @@
 // are acknowledged but not synced, so a power cut may take the last second of
 // logs, and a kill of the daemon the last milliseconds: [Bus.LastLog] tells what is
 // really there, and core/logs reads the rest again. Beyond what the stream keeps of
-// all, each plugin's log is kept within its own age and bytes. Packed invocation records are best effort: a full ring drops the oldest
-// and counts. Data streams are not kept at all.
+// all, each plugin's log is kept within its own age and bytes; and the oldest of all
+// goes while the log has more than 131,072 streams of instances. Packed invocation
+// records are best effort: a full ring drops the oldest and counts. Data streams are
+// not kept at all.
 //
 // Back-pressure. Event, Status, Forget and Invoked never wait for the bus.
 // LogBatch waits for its acknowledgement, at most five seconds. A live follower has a

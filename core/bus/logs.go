@@ -56,7 +56,9 @@ func (b *Bus) LogBatch(l plugin.LogBatch) (uint64, error) {
 	if err != nil {
 		return 0, unavailable("log", err)
 	}
-	b.counters.logBatches.Add(1)
+	if b.counters.logBatches.Add(1)%(b.o.logSubjects/crowdLooks) == 0 {
+		b.retention.look()
+	}
 	b.counters.logLines.Add(uint64(len(l.Lines)))
 	b.retention.stored(l.Plugin, ack.Sequence, len(*buf), int64(l.Keep.MaxSize))
 	return ack.Sequence, nil

@@ -25,6 +25,12 @@ const (
 	// countMax bounds the count of one plugin's log: 2 GiB in the smallest batches
 	// take a minute.
 	countMax = 2 * time.Minute
+	// crowdLooks is how often the log's subjects are counted while so many batches are
+	// stored as it may have subjects: by so much there may be more for a moment.
+	crowdLooks = 64
+	// crowdPart of all batches is dropped at once when there are too many subjects: the
+	// oldest of all plugins.
+	crowdPart = 16
 )
 
 // retention keeps each plugin's log within its own bytes (spec.logs.maxSize). What
@@ -35,6 +41,7 @@ type retention struct {
 	mu      sync.Mutex
 	plugins map[string]*retained
 	work    chan string
+	crowd   chan struct{} // holds one token when the log's subjects are to be counted
 }
 
 // retained is what one plugin has in the log.
@@ -54,6 +61,16 @@ type logPart struct {
 
 func (r *retention) init() {
 	r.plugins, r.work = map[string]*retained{}, make(chan string, retainQueueMax)
+	r.crowd = make(chan struct{}, 1)
+	r.look() // at what an earlier daemon left
+}
+
+// look has the log's subjects counted. It returns at once.
+func (r *retention) look() {
+	select {
+	case r.crowd <- struct{}{}:
+	default:
+	}
 }
 
 // stored counts a batch; max is what the plugin may keep, 0 for no limit of its
@@ -157,6 +174,10 @@ func (b *Bus) retain() {
 		select {
 		case <-b.stopping:
 			return
+		case <-b.retention.crowd:
+			if err := b.thin(); err != nil && b.ctx.Err() == nil {
+				b.o.Log.Warn("the log may be of too many instances; it is looked at again", "why", err)
+			}
 		case name := <-b.retention.work:
 			if err := b.retainOne(name); err != nil && b.ctx.Err() == nil {
 				b.retention.forget(name)
@@ -212,5 +233,27 @@ func (b *Bus) countLog(ctx context.Context, name string) error {
 		}
 	}
 	b.retention.count(name, found)
+	return nil
+}
+
+// thin drops the oldest of the log when it has too many subjects, and asks to be
+// called again.
+func (b *Bus) thin() error {
+	ctx, cancel := context.WithTimeout(b.ctx, requestMax)
+	defer cancel()
+	s, err := b.js[control].Stream(ctx, streamLogs)
+	if err != nil {
+		return unavailable("subjects of the log", err)
+	}
+	state := s.CachedInfo().State
+	if state.NumSubjects <= b.o.logSubjects {
+		return nil
+	}
+	b.o.Log.Warn("the oldest log lines are dropped: too many instances have printed", "subjects", state.NumSubjects, "max", b.o.logSubjects)
+	keep := state.FirstSeq + (state.LastSeq-state.FirstSeq)/crowdPart + 1
+	if err := s.Purge(ctx, jetstream.WithPurgeSequence(keep)); err != nil {
+		return unavailable("purge", err)
+	}
+	b.retention.look()
 	return nil
 }

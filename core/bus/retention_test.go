@@ -106,3 +106,40 @@ func TestRetained_partsAreBounded(t *testing.T) {
 		t.Error("a plugin without a limit is still counted")
 	}
 }
+
+// TestRetention_subjects: instances that come and go fill the server's memory with
+// their subjects, long before their lines fill the log.
+func TestRetention_subjects(t *testing.T) {
+	const most, batches = 4 * crowdLooks, 16 * crowdLooks
+	dir := t.TempDir()
+	b := open(t, Options{Dir: dir, logSubjects: most})
+	store := func(from, to int) {
+		t.Helper()
+		for i := from; i < to; i++ {
+			line := plugin.LogLine{Plugin: "p", Sequence: 1, Message: "hello"}
+			batch := plugin.LogBatch{Plugin: "p", Instance: fmt.Sprint("p-", i), Stream: plugin.Stdout, Lines: []plugin.LogLine{line}}
+			if _, err := b.LogBatch(batch); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	subjects := func() uint64 {
+		t.Helper()
+		s, err := b.js[control].Stream(t.Context(), streamLogs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.CachedInfo().State.NumSubjects
+	}
+	store(0, batches)
+	eventually(t, "the oldest are gone", func() bool { return subjects() <= most })
+	if n := subjects(); n < most/2 {
+		t.Errorf("%d subjects are left, want nearly %d", n, most)
+	}
+	if last := readLogs(t, b, LogQuery{Plugin: "p", Tail: 1}); last[0].Instance != fmt.Sprint("p-", batches-1) {
+		t.Errorf("the last line is of %s, want the last instance's", last[0].Instance)
+	}
+	b.Close()
+	b = open(t, Options{Dir: dir, logSubjects: crowdLooks})
+	eventually(t, "what an earlier daemon left is looked at", func() bool { return subjects() <= crowdLooks })
+}

@@ -30,6 +30,10 @@ const (
 	// logsPerSubjectMax keeps one plugin from pushing out all others: at most
 	// 16,384 batches of one instance's stream.
 	logsPerSubjectMax = 16384
+	// logsSubjectsMax bounds the subjects of the log, up to three of each instance: the
+	// server keeps 200 to 450 bytes of memory for each, 60 MiB at most in all, however
+	// short the log is. A job that is called every few seconds gets there in a week.
+	logsSubjectsMax = 1 << 17
 	// duplicateWindow is how long an event's id is remembered: longer than a
 	// restart of the server, after which what was kept is sent again.
 	duplicateWindow = 30 * time.Second

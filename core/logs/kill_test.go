@@ -95,6 +95,16 @@ func TestResume_daemonsThatAreKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
+	// Close waits for two seconds only, and nothing is put aside here.
+	for end := time.Now().Add(time.Minute); ; {
+		stored, _, err := b.LastLog(t.Context(), "p", "p-1", plugin.Stdout)
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("line %d of %d is the last stored: %v", stored, total, err)
+		}
+		if stored >= uint64(total) {
+			break
+		}
+	}
 	log.Close()
 	lines := history(t, b)
 	for i, line := range lines {

@@ -17,6 +17,9 @@ const (
 	// after it has acknowledged them, and a daemon that is killed meanwhile loses
 	// them, so that the next one must find them in the file.
 	settleAfter = 2 * time.Second
+	// lateMax is how much longer it may take before the time does not count: the
+	// process was stopped meanwhile, and the server in it.
+	lateMax = time.Second
 	// settleBytesMax bounds what waits to be freed: of a flood a second's worth has
 	// to do, or some gigabytes would lie on the disk.
 	settleBytesMax = 128 << 20
@@ -37,10 +40,12 @@ type place struct {
 // keeper remembers what has been acknowledged until it can be relied on. It is
 // guarded by log.mu.
 type keeper struct {
-	settling place // acknowledged when timer was set; zero: none
+	settling place     // acknowledged when timer was set; zero: none
+	since    time.Time // when that was
 	latest   place
+	kept     place // written last
 	timer    *time.Timer
-	file     *os.File // holds the last place that settled
+	file     *os.File // holds kept
 }
 
 // acknowledged is told of each batch that the bus has taken. The caller holds mu.
@@ -56,7 +61,7 @@ func (f *follower) acknowledged(p place) {
 	default:
 		k.timer.Reset(settleAfter)
 	}
-	k.settling = p
+	k.settling, k.since = p, time.Now()
 }
 
 // settle frees what was acknowledged long enough ago.
@@ -67,21 +72,29 @@ func (f *follower) settle() {
 		return // the rest is Close's
 	}
 	k := &f.keeper
-	f.keep(k.settling, k.settling.sequence)
-	f.free(k.settling.upto)
-	if k.settling == k.latest {
-		k.settling = place{}
-		return
+	if time.Since(k.since) <= settleAfter+lateMax {
+		f.keep(k.settling, k.settling.sequence)
+		f.free(k.settling.upto)
+		if k.settling == k.latest {
+			k.settling = place{}
+			return
+		}
+		k.settling = k.latest
 	}
-	k.settling = k.latest
+	k.since = time.Now()
 	k.timer.Reset(settleAfter)
 }
 
 // keep writes down where the next daemon may go on, beside the file: the bus alone
 // cannot tell once it has dropped an instance's last line for its age. Lines
-// between stored and the place are gone. The caller holds mu.
+// between stored and the place are gone. One before the last is not gone back to: a
+// flood was skipped since, and is freed. The caller holds mu.
 func (f *follower) keep(p place, stored uint64) {
 	k := &f.keeper
+	if p.upto < k.kept.upto {
+		p = k.kept
+	}
+	k.kept = p
 	if k.file == nil {
 		file, err := os.OpenFile(placePath(f.log.dir, f.stream.name), os.O_CREATE|os.O_RDWR, 0o600)
 		if err != nil {

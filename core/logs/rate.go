@@ -2,9 +2,12 @@ package logs
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
 // settingsEvery is how soon a changed manifest holds for what is printed.
@@ -48,6 +51,11 @@ const (
 	// rate is counted and not cut, which costs a tenth.
 	skimBytes = 16 << 10
 )
+
+// SettingsOf are the settings that a manifest asks for.
+func SettingsOf(spec plugin.Spec) Settings {
+	return Settings{Keep: spec.Logs, LineRate: cmp.Or(spec.Limits.LogRate, LineRateDefault)}
+}
 
 // bucket holds how many lines an instance may print now: a burst of them at most,
 // and what it could not print while its reader waited for the bus.

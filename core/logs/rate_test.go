@@ -41,6 +41,40 @@ func TestRate_aFloodIsDroppedAndTold(t *testing.T) {
 	})
 }
 
+// TestRate_aFloodOfAFileIsCounted: what is over the rate is not cut into lines, and
+// still each is counted.
+func TestRate_aFloodOfAFileIsCounted(t *testing.T) {
+	bus := &fakeBus{}
+	log := New(Options{Publish: bus.publish, Settings: func(string) Settings { return Settings{LineRate: 10} }}).Open("p", "p-1", t.TempDir(), 0)
+	file, err := log.File(plugin.Stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lines = 200_000
+	for n := range lines {
+		fmt.Fprintf(file, "a line with its number, %d, which has another length\n", n)
+	}
+	_, _ = fmt.Fprint(file, "and one that does not end")
+	_ = file.Close()
+	log.Close()
+	taken, last := uint64(0), uint64(0)
+	for _, l := range bus.lines() {
+		if l.Sequence != last+1+l.Dropped {
+			t.Fatalf("line %d comes after %d and tells of %d dropped", l.Sequence, last, l.Dropped)
+		}
+		if want := fmt.Sprintf("a line with its number, %d, which has another length", l.Sequence-1); l.Message != want && l.Sequence <= lines {
+			t.Fatalf("line %d is %q, want %q", l.Sequence, l.Message, want)
+		}
+		taken, last = taken+1, l.Sequence
+	}
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	s := log.streams[plugin.Stdout]
+	if s.sequence != lines+1 || taken < 100 || s.sequence-last != s.dropped {
+		t.Errorf("%d lines were counted, %d taken, the last %d, %d dropped after it; want %d in all and a burst of 100", s.sequence, taken, last, s.dropped, lines+1)
+	}
+}
+
 func TestRate_dropsAtTheEndAreToldToTheOperator(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := &fakeBus{}

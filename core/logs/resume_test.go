@@ -252,6 +252,25 @@ func TestResume_afterAFloodThatWasSkipped(t *testing.T) {
 	_ = hub
 }
 
+// TestKeep_doesNotGoBackIntoAFlood: what was acknowledged before a flood was skipped
+// settles after it.
+func TestKeep_doesNotGoBackIntoAFlood(t *testing.T) {
+	hub, _ := newFake()
+	dir := t.TempDir()
+	log := hub.Open("p", "p-1", dir, 0)
+	newChild(t, log)
+	f := log.streams[plugin.Stdout].file
+	log.mu.Lock()
+	f.keep(place{3 << 20, 1000}, 900) // skipped
+	f.keep(place{1 << 20, 950}, 950)  // settled
+	at, stored := readPlace(dir, plugin.Stdout)
+	log.mu.Unlock()
+	if want := (place{3 << 20, 1000}); at != want || stored != 950 {
+		t.Errorf("got %+v with %d stored, want %+v with 950", at, stored, want)
+	}
+	log.Close()
+}
+
 func TestResume_waitsForABusThatIsDown(t *testing.T) {
 	hub, bus := newFake()
 	dir := t.TempDir()
@@ -310,6 +329,40 @@ func TestFile_isNotFreedAtOnce(t *testing.T) {
 		t.Errorf("freed after %s", took)
 	}
 	file.Close()
+	log.Close()
+}
+
+// TestSettle_notWhenTheProcessWasStopped: what passed meanwhile did not pass for the
+// server that has to write.
+func TestSettle_notWhenTheProcessWasStopped(t *testing.T) {
+	hub, bus := newFake()
+	dir := t.TempDir()
+	log := hub.Open("p", "p-1", dir, 0)
+	c := newChild(t, log)
+	c.print(10)
+	await(t, bus, 10)
+	f := log.streams[plugin.Stdout].file
+	stopped := func() bool {
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		f.keeper.since = f.keeper.since.Add(-time.Minute)
+		return f.keeper.settling != place{}
+	}
+	for !stopped() { // until the answer has arrived
+		runtime.Gosched()
+	}
+	f.settle()
+	if at, _ := readPlace(dir, plugin.Stdout); at.sequence != 0 {
+		t.Errorf("settled at line %d", at.sequence)
+	}
+	for end := time.Now().Add(time.Minute); ; runtime.Gosched() {
+		if at, _ := readPlace(dir, plugin.Stdout); at.sequence == 10 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("not settled after a minute")
+		}
+	}
 	log.Close()
 }
 

@@ -208,10 +208,14 @@ func awaitGone(t *testing.T, pid int) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+	n, end := 0, time.Now().Add(10*time.Second)
+	err = ignoringEINTR(func() (err error) { // the runtime's own signals
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, max(0, int(time.Until(end).Milliseconds())))
+		return err
+	})
 	if err != nil || n != 1 {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
-		t.Errorf("process %d: still there after 10 s", pid)
+		t.Errorf("process %d: still there after 10 s: %v", pid, err)
 	}
 }
 

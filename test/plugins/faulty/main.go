@@ -5,9 +5,9 @@
 //
 //	all       never (is not ready), exit (at once, with last words)
 //	provider  nosocket (READY! and no socket), deaf (ignores TERM and stop), children
-//	          (double fork and setsid), flood (standard output), mute (never reads a
-//	          call), garbage, endless (answers), leak (memory), forks
-//	          (until it may not); none: works
+//	          (double fork and setsid), flood and torrent (on standard output, at a
+//	          pace and without), mute (never reads a call), garbage, endless
+//	          (answers), leak (memory), forks (until it may not); none: works
 //	goplugin  versions, alien (the socket FAULT_ADDRESS), outside (tcp beyond this
 //	          machine), garbage
 //	portable  garbage (no greeting), frame (one of 2^62 bytes)
@@ -95,7 +95,9 @@ func provider(fault, socket string) {
 	fmt.Println("READY!")
 	switch fault {
 	case "flood":
-		go flood() // ends with the process
+		go flood(floodRate) // ends with the process
+	case "torrent":
+		go flood(0) // ends with the process
 	case "leak":
 		go leak() // ends with the process
 	case "forks":
@@ -148,13 +150,22 @@ func noise(size int) []byte {
 	return data
 }
 
-// flood writes lines as fast as they are taken.
-func flood() {
+// floodRate is 10 GB a minute, in bytes a second.
+const floodRate = 10_000_000_000 / 60
+
+// flood writes lines, so many bytes a second or, with 0, as fast as they are taken.
+func flood(rate float64) {
 	lines := bytes.Repeat([]byte("the same line again and again, as nobody wants to read it\n"), 1<<10)
+	begun, written := time.Now(), 0
 	for {
-		if _, err := os.Stdout.Write(lines); err != nil {
+		if rate > 0 {
+			time.Sleep(time.Until(begun.Add(time.Duration(float64(written) / rate * float64(time.Second)))))
+		}
+		n, err := os.Stdout.Write(lines)
+		if err != nil {
 			return
 		}
+		written += n
 	}
 }
 

@@ -3,7 +3,6 @@
 package serve
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -123,8 +122,7 @@ func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer 
 
 func (d *daemon) logSettings(name string) logs.Settings {
 	record, _ := d.store.Get(name) // a plugin that is deleted has none
-	spec := record.Manifest.Spec
-	return logs.Settings{Keep: spec.Logs, LineRate: cmp.Or(spec.Limits.LogRate, logs.LineRateDefault)}
+	return logs.SettingsOf(record.Manifest.Spec)
 }
 
 func (d *daemon) history(ctx context.Context, q logs.Query) iter.Seq2[plugin.LogLine, error] {
