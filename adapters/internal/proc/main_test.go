@@ -97,7 +97,7 @@ func play(role string) {
 		if err := kid.Start(); err != nil {
 			panic(err)
 		}
-	case "leak", "leak-when-told", "leaking-child", "forks", "files", "burn", "where":
+	case "leak", "leak-when-told", "leaking-child", "leaking-child-when-told", "forks", "files", "burn", "where":
 		press(role)
 	case "look":
 		look()
