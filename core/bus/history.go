@@ -74,6 +74,7 @@ type eventReader struct {
 	since  time.Time // of the query: holds for what is live, too
 	yield  func(*Item, error) bool
 	done   bool   // yield has had enough
+	place  uint64 // of the last live event
 	stream uint64 // hub.stream of q.After
 	early  earlyIDs
 }
@@ -136,7 +137,7 @@ func (r *eventReader) run() error {
 		return r.history(0)
 	}
 	for {
-		f, last := r.bus.hub.follow(r.q.Plugin, r.q.Type)
+		f, last := r.bus.hub.follow(r.q.Plugin, r.q.Type, r.place)
 		if f.stream != r.stream { // sequences begin anew, and so does the reader
 			r.stream, r.q.After, r.q.NoHistory = f.stream, 0, false
 		}
@@ -169,6 +170,7 @@ func (r *eventReader) join(f *follower, last uint64) error {
 			if !ok {
 				return nil
 			}
+			r.place = max(r.place, item.place)
 			if n := item.Event.Sequence; n != 0 && n <= r.q.After {
 				continue
 			}
