@@ -144,3 +144,36 @@ func TestGroups_leak(t *testing.T) {
 		t.Errorf("a kill: got %+v, want a SIGKILL and nothing of memory", e)
 	}
 }
+
+// TestGroups_leakOfAnAdoptedOne: so it is of one that an earlier daemon started,
+// whatever the kernel tells of its end.
+func TestGroups_leakOfAnAdoptedOne(t *testing.T) {
+	const once = "  limits: {memory: 96MiB}\n  restart: {policy: never}\n"
+	for _, oom := range []bool{true, false} {
+		t.Run(fmt.Sprint(oom), func(t *testing.T) {
+			d := serve(t, folder(t))
+			d.apply(faulty("leakcalled", once))
+			before := d.until("faulty", plugin.Running)
+			d.poll(patience, "its record", func() error { return d.recorded(1) })
+			d.kill()
+			d = d.again()
+			pid := pidOf(t, d.until("faulty", plugin.Running))
+			if pid != pidOf(t, before) {
+				t.Fatalf("got process %d, want %d: it was not adopted", pid, pidOf(t, before))
+			}
+			if oom {
+				_, _ = d.call("faulty", "echo", `{}`) // it never answers
+			} else if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			r := d.until("faulty", plugin.Failed)
+			e := r.Status.LastExit
+			if e == nil || e.OOM != oom || strings.Contains(r.Status.Message, "out of memory") != oom {
+				t.Fatalf("got %+v, %q, want OOM %t", e, r.Status.Message, oom)
+			}
+			if unknown := e.Code == -1 && strings.Contains(e.Message, "exit code is not known"); e.Signal != "SIGKILL" && !unknown {
+				t.Errorf("got %+v, want SIGKILL, or that nobody tells", e)
+			}
+		})
+	}
+}

@@ -7,7 +7,8 @@
 //	provider  nosocket (READY! and no socket), deaf (ignores TERM and stop), children
 //	          (double fork and setsid), flood and torrent (on standard output, at a
 //	          pace and without), mute (never reads a call), garbage, endless
-//	          (answers), leak (memory), forks (until it may not); none: works
+//	          (answers), leak and leakcalled (memory, from the start and from the
+//	          first call), forks (until it may not); none: works
 //	goplugin  versions, alien (the socket FAULT_ADDRESS), outside (tcp beyond this
 //	          machine), garbage
 //	portable  garbage (no greeting), frame (one of 2^62 bytes)
@@ -137,6 +138,8 @@ func action(fault string, w http.ResponseWriter, r *http.Request) {
 		for _, err := w.Write([]byte(`"`)); err == nil; {
 			_, err = w.Write(part)
 		}
+	case "leakcalled":
+		leak()
 	default:
 		var asked struct{ Params json.RawMessage }
 		_ = json.NewDecoder(r.Body).Decode(&asked)
