@@ -43,7 +43,7 @@ type guest struct {
 }
 
 // heldByGroups are the tests of children that groups have a part in.
-const heldByGroups = "^Test(Limits|CheckLimits|Unified|StrayCgroups|Open|Reaper|KillBound|Adopt|Strays|Stop|Wait)"
+const heldByGroups = "^Test(Limits|CheckLimits|Unified|StrayCgroups|Open|Reaper|KillBound|Adopt|ExitOf|Strays|Stop|Wait)"
 
 func TestVM(t *testing.T) {
 	guests := []guest{
