@@ -59,7 +59,7 @@ func (b *Bus) Events(ctx context.Context, q EventQuery) iter.Seq2[plugin.Event, 
 // all readers.
 func (b *Bus) EventItems(ctx context.Context, q EventQuery) iter.Seq2[*Item, error] {
 	return func(yield func(*Item, error) bool) {
-		r := eventReader{bus: b, ctx: ctx, q: q, since: q.Since, yield: yield, stream: b.hub.streamNow(), early: earlyIDs{}}
+		r := eventReader{bus: b, ctx: ctx, q: q, since: q.Since, began: time.Now(), yield: yield, stream: b.hub.streamNow(), early: earlyIDs{}}
 		if err := r.run(); err != nil && ctx.Err() == nil {
 			yield(nil, err)
 		}
@@ -72,6 +72,7 @@ type eventReader struct {
 	ctx    context.Context
 	q      EventQuery
 	since  time.Time // of the query: holds for what is live, too
+	began  time.Time
 	yield  func(*Item, error) bool
 	done   bool   // yield has had enough
 	place  uint64 // of the last live event
@@ -83,7 +84,7 @@ type eventReader struct {
 func (r *eventReader) give(item *Item) {
 	e := &item.Event
 	switch {
-	case e.Time.Before(r.since):
+	case e.Time.Before(r.since) && e.Time.Before(r.since.Add(-setBack(r.began))):
 		return
 	case e.Sequence == 0:
 		r.early.add(e)
@@ -91,6 +92,12 @@ func (r *eventReader) give(item *Item) {
 		return
 	}
 	r.done = !r.yield(item, nil)
+}
+
+// setBack is how far the clock was set back since a time that it gave.
+func setBack(since time.Time) time.Duration {
+	now := time.Now()
+	return max(0, now.Sub(since)-now.Round(0).Sub(since.Round(0)))
 }
 
 // earlyIDs are the events that a reader was given before they were stored, at most

@@ -60,15 +60,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{listen: "--listen=" + freeAddress(t), printedAt: map[string]int{}}
 	begun := time.Now()
 	w.daemon = serve(t, folder(t), w.listen)
-	w.events = followed(t, func(ctx context.Context, each func(string, uint64)) error {
-		for e, err := range w.Events(ctx, client.EventOptions{Since: begun, Follow: true}) {
-			if err != nil {
-				return err
-			}
-			each(fmt.Sprintf("%s %s", e.Plugin, e.Data), e.Sequence)
-		}
-		return nil
-	})
+	w.events = w.followEvents(t, begun)
 	var text strings.Builder
 	for _, k := range processKinds() {
 		w.cells = append(w.cells, cell{kind: k})
@@ -95,6 +87,21 @@ func newWorld(t *testing.T) *world {
 	})
 	return w
 }
+
+func (w *world) followEvents(t *testing.T, since time.Time) *follower {
+	return followed(t, func(ctx context.Context, each func(string, uint64)) error {
+		for e, err := range w.Events(ctx, client.EventOptions{Since: since, Follow: true}) {
+			if err != nil {
+				return err
+			}
+			each(eventText(e), e.Sequence)
+		}
+		return nil
+	})
+}
+
+// eventText is another one for each event.
+func eventText(e plugin.Event) string { return fmt.Sprintf("%s %s %s", e.ID, e.Plugin, e.Data) }
 
 // measure makes the slow call of Starlark, which is work and not a wait, as long as
 // the others' are: here all work may be interpreted.
@@ -157,6 +164,33 @@ func (f *follower) whole(n int) error {
 	return nil
 }
 
+// eventsWhole wants n followed events at least, each once and in order, and among them
+// all that are kept. Their sequences have gaps: /readyz writes to the same stream.
+func (w *world) eventsWhole(n int) error {
+	f := w.events
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil || len(f.at) < n {
+		return fmt.Errorf("got %d events, %w, want %d", len(f.at), errors.Join(f.err, errors.New("no more yet")), n)
+	}
+	had, last := map[string]bool{}, uint64(0)
+	for i, text := range f.texts {
+		if had[text] || f.at[i] != 0 && f.at[i] <= last {
+			return fmt.Errorf("event %d, sequence %d after %d: got it twice or too late: %s", i, f.at[i], last, text)
+		}
+		had[text], last = true, max(last, f.at[i])
+	}
+	for e, err := range w.Events(w.t.Context(), client.EventOptions{}) {
+		if err != nil {
+			return err
+		}
+		if !had[eventText(e)] {
+			return fmt.Errorf("event %d is missing: %s", e.Sequence, eventText(e))
+		}
+	}
+	return nil
+}
+
 func (f *follower) count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -180,6 +214,13 @@ func (w *world) over(t *testing.T, by time.Duration) {
 	w.apply(strings.Replace(processKinds()[4].manifest(habits{start: lateStart}), "name: provider", "name: late", 1))
 	retry := w.backoff(t)
 	calls := w.slowCalls(t)
+	since := w.followEvents(t, time.Now().Add(-time.Minute))
+	w.poll(patience, "events -f --since before the jump", func() error {
+		if since.count() == 0 {
+			return errors.New("no event yet")
+		}
+		return nil
+	})
 	late, never := w.wait(t, "late"), w.wait(t, "provider", "--for=stopped", "--timeout="+waitMost.String())
 
 	jump(t, by)
@@ -201,7 +242,7 @@ func (w *world) over(t *testing.T, by time.Duration) {
 	}
 	retry(t)
 	w.unmoved(t)
-	w.sinceThen(t)
+	w.sinceThen(t, since)
 	if err := w.Delete(t.Context(), "late", client.Expect{}); err != nil {
 		t.Fatal(err)
 	}
@@ -298,10 +339,11 @@ func (w *world) unmoved(t *testing.T) {
 	}
 }
 
-// sinceThen wants what happens from now on in the history of now on.
-func (w *world) sinceThen(t *testing.T) {
+// sinceThen wants what happens from now on in the history of now on, and given to who
+// has followed since shortly before the jump.
+func (w *world) sinceThen(t *testing.T, events *follower) {
 	t.Helper()
-	now := time.Now()
+	now, before := time.Now(), events.count()
 	if _, err := w.Restart(t.Context(), "marker"); err != nil {
 		t.Fatal(err)
 	}
@@ -315,6 +357,12 @@ func (w *world) sinceThen(t *testing.T) {
 			}
 		}
 		return errors.New("the marker's start is not among them")
+	})
+	w.poll(patience, "events -f --since", func() error {
+		if got := events.count(); got < before+3 { // running, and twice the way there
+			return fmt.Errorf("got %d events, want 3 more than %d", got, before)
+		}
+		return nil
 	})
 	for _, c := range w.cells {
 		if c.detached {
@@ -355,7 +403,7 @@ func (w *world) followed(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.poll(patience, "logs -f", func() error { return w.lines.whole(printed + 20) })
-	w.poll(patience, "events -f", func() error { return w.events.whole(events + 2) })
+	w.poll(patience, "events -f", func() error { return w.eventsWhole(events + 2) })
 	for _, text := range w.events.texts {
 		if strings.Contains(text, `"degraded"`) {
 			t.Errorf("event %s", text)
