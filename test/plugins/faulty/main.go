@@ -110,8 +110,10 @@ func provider(fault, socket string) {
 			_, _ = w.Write([]byte(`{"Code": 200}`))
 		case "/api-plugin/v4/stop":
 			stop(fault)
-		default:
+		case "/api-plugin/v4/action":
 			action(fault, w, r)
+		default: // a probe
+			http.NotFound(w, r)
 		}
 	})))
 }
