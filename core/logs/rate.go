@@ -15,7 +15,7 @@ const settingsEvery = time.Second
 
 // settings remembers what the plugin's manifest says.
 type settings struct {
-	asked atomic.Int64 // when, in ns; 0: never
+	asked atomic.Int64 // when, in ns since the hub began and one; 0: never
 	last  atomic.Pointer[Settings]
 }
 
@@ -25,7 +25,8 @@ func (s *settings) now(l *Log, at time.Time) Settings {
 		return Settings{}
 	}
 	asked := s.asked.Load()
-	if now := at.UnixNano(); now-asked >= int64(settingsEvery) && s.asked.CompareAndSwap(asked, now) {
+	now := int64(at.Sub(l.hub.began)) + 1 // not by a clock that may be set back
+	if (asked == 0 || now-asked >= int64(settingsEvery)) && s.asked.CompareAndSwap(asked, now) {
 		fresh := l.hub.options.Settings(l.plugin)
 		s.last.Store(&fresh)
 		return fresh
