@@ -28,6 +28,7 @@ type grpcMethod struct {
 	serverStreams bool
 	metadata      map[string]string
 	aliases       []string // sorted
+	comment       string
 }
 
 // A catalog is what a gRPC plugin says that it offers. It does not change.
@@ -104,7 +105,7 @@ func (c *catalog) add(d protoreflect.MethodDescriptor, plans *pbwire.Compiler) {
 	m := &grpcMethod{
 		path: "/" + full, full: full, short: string(d.Name()), in: d.Input(), out: d.Output(),
 		inPlan: plans.Compile(d.Input()), outPlan: plans.Compile(d.Output()),
-		clientStreams: d.IsStreamingClient(), serverStreams: d.IsStreamingServer(),
+		clientStreams: d.IsStreamingClient(), serverStreams: d.IsStreamingServer(), comment: commentOf(d),
 	}
 	c.methods[full] = m
 	c.all = append(c.all, m)
@@ -166,10 +167,14 @@ func (c *catalog) alias(names map[string]string) {
 
 // summary says what a method is, and how else it can be called.
 func (m *grpcMethod) summary() string {
-	if len(m.aliases) == 0 {
-		return m.full
+	text := m.full
+	if m.comment != "" {
+		text = m.comment + " (" + m.full + ")"
 	}
-	return m.full + ", also " + strings.Join(m.aliases, ", ")
+	if len(m.aliases) == 0 {
+		return text
+	}
+	return text + ", also " + strings.Join(m.aliases, ", ")
 }
 
 // addMetadata gives each method the metadata of the manifest that is for it.
