@@ -93,14 +93,12 @@ func (s *Schema) Codec(t reflect.Type) (*Codec, error) {
 		}
 		return &Codec{t, c.form}, nil
 	}
-	f, err := s.single(t, typeName(t))
-	if err != nil {
-		return nil, err
+	f, err := s.single(t, "Anonymous")
+	if err == nil && (f == nil || f.message == "") { // no message of its own
+		f, err = s.jsonForm(t)
 	}
-	if f == nil || f.message == "" { // no message of its own
-		if f, err = s.jsonForm(t, typeName(t)); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, at(typeName(t), err)
 	}
 	return &Codec{t, f}, nil
 }

@@ -55,7 +55,7 @@ func (s *Schema) single(t reflect.Type, name string) (*form, error) {
 	case t == durationType:
 		return s.known(t, "duration", "Duration", appendDuration, readDuration), nil
 	case t == rawType, t == numberType, t.Kind() == reflect.Interface, does(t, writesJSON), does(t, readsJSON):
-		return s.jsonForm(t, name)
+		return s.jsonForm(t)
 	case does(t, writesText) && does(t, readsText):
 		return textForm(t), nil
 	case does(t, writesText), does(t, readsText):

@@ -11,7 +11,7 @@ import (
 )
 
 // jsonForm is the form of what protobuf has no type for: JSON, by encoding/json.
-func (s *Schema) jsonForm(t reflect.Type, name string) (*form, error) {
+func (s *Schema) jsonForm(t reflect.Type) (*form, error) {
 	if err := inJSON(t, map[reflect.Type]bool{}); err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func readJSON(v reflect.Value, _ uint64, raw []byte, _ int) error {
 	if value.Kind == nil {
 		return nil
 	}
-	text, err := protojson.Marshal(&value)
+	text, err := json.Marshal(value.AsInterface())
 	if err != nil {
 		return err
 	}

@@ -42,14 +42,17 @@ type field struct {
 func (s *Schema) structForm(t reflect.Type, name string) (*form, error) {
 	m := s.byType[t]
 	if m == nil {
+		if t.Name() != "" {
+			name = t.Name()
+		}
 		m = &message{typ: t, name: s.name(name, t), byNumber: map[protowire.Number]*field{}}
 		s.byType[t] = m
 		s.messages = append(s.messages, m)
 		if err := s.addFields(m, t, nil); err != nil {
-			return nil, at(typeName(t), err)
+			return nil, err
 		}
 		if err := m.number(); err != nil {
-			return nil, at(typeName(t), err)
+			return nil, err
 		}
 	}
 	return &form{
@@ -77,7 +80,7 @@ func (s *Schema) name(wanted string, t reflect.Type) string {
 func identifier(name string) string {
 	var b strings.Builder
 	for _, part := range strings.FieldsFunc(name, func(r rune) bool { return r == '[' || r == ']' || r == ',' || r == ' ' }) {
-		part = part[strings.LastIndexAny(part, "./")+1:]
+		part, _, _ = strings.Cut(part[strings.LastIndexAny(part, "./")+1:], "·") // which numbers the types of functions
 		for i, r := range part {
 			switch {
 			case r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_':
@@ -155,7 +158,9 @@ func (s *Schema) field(m *message, f reflect.StructField, name string, options [
 	case slices.Contains(options, "omitempty"):
 		made.omit = isEmpty
 	default:
-		made.omit = func(v reflect.Value) bool { return v.Kind() == reflect.Pointer && v.IsNil() }
+		made.omit = func(v reflect.Value) bool {
+			return (v.Kind() == reflect.Pointer || v.Kind() == reflect.Slice) && v.IsNil()
+		}
 	}
 	if words := f.Tag.Get("enum"); words != "" {
 		if made.elem.kind != descriptorpb.FieldDescriptorProto_TYPE_STRING || made.key != nil {
@@ -199,7 +204,7 @@ func (s *Schema) shape(f *field, t reflect.Type, name string) (err error) {
 		return err
 	}
 	f.repeated = false // a list of lists, and the like
-	f.elem, err = s.jsonForm(t, name)
+	f.elem, err = s.jsonForm(t)
 	return err
 }
 
