@@ -132,8 +132,13 @@ func whole(d protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool
 	return true
 }
 
+// connectService is what the daemon itself calls, at plugins of its own SDK
+// (sdk/go/goplugin): it is no operation.
+const connectService = "patchbay.plugin.v1.Plugin"
+
 // nameShortly gives a method its short name where no other has it.
 func (c *catalog) nameShortly() {
+	c.all = slices.DeleteFunc(c.all, func(m *grpcMethod) bool { return strings.HasPrefix(m.full, connectService+"/") })
 	times := map[string]int{}
 	for _, m := range c.all {
 		times[m.short]++

@@ -164,7 +164,7 @@ func TestSDK_describe(t *testing.T) {
 	for _, o := range operations {
 		byName[o.Name] = o
 	}
-	if _, ok := byName["String"]; ok || len(operations) != 17 {
+	if _, ok := byName["String"]; ok || len(operations) != 16 {
 		t.Errorf("got %d operations: %v", len(operations), operations)
 	}
 	for name, want := range map[string]string{

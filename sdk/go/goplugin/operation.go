@@ -43,7 +43,7 @@ func operationsOf(v reflect.Value, schema *gowire.Schema) ([]*operation, error) 
 	}
 	if len(all) == 0 {
 		why := "give it a method func(context.Context, In) (Out, error)"
-		if v.Kind() != reflect.Pointer && reflect.PointerTo(v.Type()).NumMethod() > 0 {
+		if v.Kind() != reflect.Pointer && reflect.PointerTo(v.Type()).NumMethod() > v.NumMethod() {
 			why = "its methods have a pointer as receiver: serve &" + named(v.Type()) + "{}"
 		}
 		return nil, fmt.Errorf("%s has no operation; %s", v.Type(), why)
