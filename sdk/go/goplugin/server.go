@@ -88,7 +88,7 @@ func (p *Plugin) call(ctx context.Context, o *operation, w wire) (err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			p.log.ErrorContext(ctx, "the operation panicked", "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
-			err = status.Errorf(codes.Internal, "%s: panic: %.*s", o.name, textBytesMax, fmt.Sprint(panicked))
+			err = status.Errorf(codes.Internal, "%s: panicked: %.*s", o.name, textBytesMax, fmt.Sprint(panicked))
 		}
 	}()
 	return asStatus(ctx, o.name, o.run(ctx, w))

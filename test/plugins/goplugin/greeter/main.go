@@ -7,6 +7,7 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -81,15 +82,15 @@ func (greeter) Sum(_ context.Context, in iter.Seq2[number, error]) (number, erro
 func (greeter) Visit(ctx context.Context, in helloIn) (number, error) {
 	host := goplugin.HostOf(ctx)
 	visits := number{}
-	kept, err := host.Get(ctx, in.Name)
-	switch {
-	case err == nil:
-		visits.N = int(kept[0])
-	case !errors.Is(err, plugin.ErrNotFound):
+	kept, err := host.Get(ctx, "visits/"+in.Name)
+	if err == nil {
+		visits.N, err = strconv.Atoi(string(kept))
+	}
+	if err != nil && !errors.Is(err, plugin.ErrNotFound) {
 		return visits, err
 	}
 	visits.N++
-	if err := host.Put(ctx, in.Name, []byte{byte(visits.N)}); err != nil {
+	if err := host.Put(ctx, "visits/"+in.Name, []byte(strconv.Itoa(visits.N))); err != nil {
 		return visits, err
 	}
 	return visits, host.Publish(ctx, "greeter.visit", map[string]any{"name": in.Name, "visits": visits.N})
