@@ -185,8 +185,9 @@ func (h *Host) Publish(ctx context.Context, eventType string, data any) error {
 	return err
 }
 
-// Invoke invokes an operation of another plugin: in is written and out read by
-// encoding/json; a nil out is not read.
+// Invoke invokes an operation of another plugin, which the manifest's callbacks have to
+// allow: without them it is ErrDenied. In is written and out read by encoding/json; a nil
+// out is not read.
 func (h *Host) Invoke(ctx context.Context, plugin, operation string, in, out any) error {
 	answer, err := ask[invokeOut](ctx, h, "Invoke", invokeIn{plugin, operation, in})
 	if err != nil || out == nil || answer.Data == nil {

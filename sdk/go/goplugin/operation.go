@@ -189,10 +189,13 @@ func (o *operation) parts(w wire) reflect.Value {
 	})
 }
 
-// drain sends what a method yields.
+// drain sends what a method yields. The first error is the call's.
 func (o *operation) drain(w wire, sequence reflect.Value) (err error) {
 	sequence.Call([]reflect.Value{reflect.MakeFunc(o.outSequence.In(0), func(yielded []reflect.Value) []reflect.Value {
-		if err, _ = yielded[1].Interface().(error); err == nil {
+		if err == nil {
+			err, _ = yielded[1].Interface().(error)
+		}
+		if err == nil {
 			err = o.answer(w, yielded[0])
 		}
 		return []reflect.Value{reflect.ValueOf(err == nil)}

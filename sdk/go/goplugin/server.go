@@ -54,9 +54,14 @@ func (p *Plugin) service(name string, operations []*operation) *grpc.ServiceDesc
 			d.Streams = append(d.Streams, grpc.StreamDesc{
 				StreamName: o.name, ServerStreams: o.streams, ClientStreams: o.takesStream,
 				Handler: func(_ any, s grpc.ServerStream) error {
+					var sending sync.Mutex // methods may send from several goroutines, grpc may not
 					return p.call(s.Context(), o, wire{
 						receive: func() ([]byte, error) { f := &frame{}; err := s.RecvMsg(f); return f.wire, err },
-						send:    func(message []byte) error { return s.SendMsg(&frame{message}) },
+						send: func(message []byte) error {
+							sending.Lock()
+							defer sending.Unlock()
+							return s.SendMsg(&frame{message})
+						},
 					})
 				},
 			})

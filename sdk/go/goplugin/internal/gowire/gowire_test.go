@@ -312,9 +312,9 @@ func TestCodec_refusedTypes(t *testing.T) {
 			base
 			M int `json:"id"`
 		}{}, "id: there are two fields of this name"},
-		"odd name": {struct {
-			N int `json:"a\"b"`
-		}{}, "N: the name"},
+		"odd name": {
+			reflect.Zero(reflect.StructOf([]reflect.StructField{{Name: "N", Type: reflect.TypeFor[int](), Tag: `json:"a\"b"`}})).Interface(),
+			"N: the name"},
 		"top": {make(chan int), "chan int: chan int has no form in JSON"},
 	} {
 		_, err := New("t").Codec(reflect.TypeOf(tt.of))
