@@ -21,6 +21,7 @@ type grpcMethod struct {
 	path          string // "/package.Service/Method"
 	full          string // "package.Service/Method"
 	short         string // "Method", empty when two services have it
+	comment       string // what stands before its declaration
 	in, out       protoreflect.MessageDescriptor
 	inPlan        *pbwire.Plan // nil when protojson has to do it
 	outPlan       *pbwire.Plan
@@ -28,7 +29,6 @@ type grpcMethod struct {
 	serverStreams bool
 	metadata      map[string]string
 	aliases       []string // sorted
-	comment       string
 }
 
 // A catalog is what a gRPC plugin says that it offers. It does not change.
