@@ -14,7 +14,7 @@ ONLY       ?= .
 GENERATED  := manifests/schema core/api/openapi.json
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugins upstream run demo test unit fault bench lint generate check-generated fuzz clean
+.PHONY: help build plugins upstream run demo test unit fault vm bench lint generate check-generated fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
@@ -40,9 +40,12 @@ test: build plugins ## Everything: engine, python, -race, real plugins of others
 unit: ## Tests that need nothing but Go: no engine, no python, no real plugins of others
 	$(GO) test ./core/... ./sdk/... ./cmd/... ./adapters/starlark/... ./adapters/provider/... ./adapters/internal/... ./test/arch
 
-fault: ## test/fault in full: kill -9, hostile plugins, full disk, thousands of cycles; about half an hour
+fault: vm ## test/fault in full: kill -9, hostile plugins, full disk, thousands of cycles; about half an hour
 	@eval "$$(test/ensure-docker.sh start)" && trap '$$ENSURE_DOCKER_STOP' EXIT && test/ensure-docker.sh image && \
 	 FAULT_FULL=1 $(GO) test ./test/fault -count=1 -v -timeout 3h
+
+vm: ## Tests in virtual machines (qemu): the clock jumps, cgroup v2 with all controllers; some five minutes
+	@vars=$$(test/ensure-vm.sh) && eval "$$vars" && $(GO) test -tags vm ./test/vm -count=1 -v -timeout 1h
 
 bench: build plugins ## Ratios to the bare protocols, also in test/bench/latest.json; ONLY=regexp runs some
 	$(GO) run ./test/bench -only '$(ONLY)' -json test/bench/latest.json
@@ -51,8 +54,10 @@ lint: ## gofmt, go vet, staticcheck, govulncheck
 	@bad=$$(gofmt -l cmd core adapters manifests sdk test); \
 	 if [ -n "$$bad" ]; then echo "gofmt: not formatted:" $$bad; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags vm ./test/vm ./test/fault
 	cd test/upstream && $(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(STATICCHECK) -tags vm ./test/vm ./test/fault
 	@if curl -fsS -m 10 -o /dev/null https://vuln.go.dev/index/db.json 2>/dev/null; then \
 		$(GO) run $(GOVULNCHECK) ./...; \
 	else echo "govulncheck: did not run: https://vuln.go.dev does not answer from here"; fi

@@ -54,7 +54,7 @@ func TestLaunch_refused(t *testing.T) {
 			}
 			ctx := within(t)
 			if errors.Is(tt.class, plugin.ErrDeadline) {
-				short, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
+				short, cancel := context.WithTimeout(ctx, 3*time.Second)
 				defer cancel()
 				ctx = short
 			}

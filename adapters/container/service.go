@@ -117,10 +117,14 @@ func (v *service) locate(now container.InspectResponse) error {
 // ready returns nil once the port answers: the health path well, or any path at
 // all. (A connection alone proves nothing: the engine accepts it for the container.)
 func (v *service) ready(ctx context.Context) error {
+	var err error
 	for pause := readyMin; ; pause = min(2*pause, readyMax) {
-		err := v.knock(ctx)
-		if err == nil {
+		last := v.knock(ctx)
+		if last == nil {
 			return nil
+		}
+		if err == nil || ctx.Err() == nil {
+			err = last // one that was cut short tells less than the one before
 		}
 		again := time.NewTimer(pause)
 		select {

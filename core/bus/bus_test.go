@@ -36,7 +36,7 @@ func TestOpen_listenerWantsToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	sub, err := nc.SubscribeSync("patchbay.v1.>")
+	sub, err := nc.SubscribeSync("patchbay.v1.event.>")
 	if err != nil || nc.Flush() != nil {
 		t.Fatal(err)
 	}

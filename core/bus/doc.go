@@ -41,6 +41,11 @@
 // there again and what was queued is stored. A stream that somebody deleted is made
 // again, and followers go on with the new one.
 //
+// Time. The order is that of sequences. Two things go by a clock that may be set: how
+// long streams keep what is old, and Since, which begins where the server finds that
+// time: after its clock was set back, what bears a time that is still to come may or
+// may not be among what it gives. Who follows gets what comes all the same.
+//
 // History and live delivery join without gap or repeat for what this daemon
 // publishes; events that other daemons put on a shared external server are in the
 // history, not in the live feed.

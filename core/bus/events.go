@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -45,10 +47,9 @@ const (
 // queuedEvent is an event that is not stored yet.
 type queuedEvent struct {
 	plugin.Event
-	delivered bool // live followers have had it, without a sequence
-	// seenBy is the number of the newest follower that was there then: those
-	// who came later still wait for it.
-	seenBy uint64
+	// place counts events from 1: live followers know by it what they have had
+	// already, without a sequence. 0: of one that is made for others that were lost.
+	place uint64
 }
 
 // eventQueue is bounded: when full, the oldest goes and is counted.
@@ -56,6 +57,7 @@ type eventQueue struct {
 	mu    sync.Mutex
 	items []queuedEvent
 	head  int
+	place uint64 // of the newest
 	lost  uint64
 	// taken is when the oldest event of the group in hand was made; zero: none is.
 	taken time.Time
@@ -85,7 +87,8 @@ func (q *eventQueue) push(e plugin.Event) (lost bool) {
 		q.items = append(q.items[:0], q.items[q.head:]...)
 		q.head = 0
 	}
-	q.items = append(q.items, queuedEvent{Event: e})
+	q.place++
+	q.items = append(q.items, queuedEvent{Event: e, place: q.place})
 	q.mu.Unlock()
 	q.poke()
 	return lost
@@ -122,17 +125,15 @@ func (q *eventQueue) take() (group []queuedEvent, lost uint64) {
 	return group, lost
 }
 
-// show hands what was not delivered yet to live followers, in order.
-func (q *eventQueue) show(b *Bus) {
+// after is what waits behind a place, in order.
+func (q *eventQueue) after(place uint64) []queuedEvent {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	from := len(q.items)
-	for from > q.head && !q.items[from-1].delivered {
+	for from > q.head && q.items[from-1].place > place {
 		from--
 	}
-	for i := from; i < len(q.items); i++ {
-		b.deliver(&q.items[i], 0)
-	}
+	return slices.Clone(q.items[from:])
 }
 
 func (q *eventQueue) len() int {
@@ -230,27 +231,32 @@ func (b *Bus) publishGroup(group []queuedEvent) bool {
 	}
 }
 
-// deliverUnstored shows live followers what cannot be stored now.
+// deliverUnstored shows live followers what cannot be stored now: the group in hand,
+// and what waits behind it. Who has come since the last time, or comes again, is shown
+// what others have had, for it must not come after what is shown from now on; who comes
+// meanwhile is shown it the next time.
 func (b *Bus) deliverUnstored(group []queuedEvent) {
+	newest, behind := b.hub.newest()
 	for i := range group {
-		if !group[i].delivered {
-			b.deliver(&group[i], 0)
+		if group[i].place > behind {
+			b.hub.deliver(group[i].Event, group[i].place, newest)
 		}
 	}
-	b.events.show(b)
+	for _, one := range b.events.after(behind) {
+		b.hub.deliver(one.Event, one.place, newest)
+	}
 }
 
 // deliver hands the event to live followers, but for those that have had it.
 func (b *Bus) deliver(q *queuedEvent, sequence uint64) {
 	e := q.Event
 	e.Sequence = sequence
-	q.seenBy = b.hub.deliver(e, q.seenBy)
-	q.delivered = true
+	b.hub.deliver(e, q.place, math.MaxUint64)
 }
 
 // waitToRetry waits for a moment, or for the connection, or for a new event,
 // which followers are due now. A stream that somebody deleted is made again.
-func (b *Bus) waitToRetry(why error) bool {
+func (b *Bus) waitToRetry(group []queuedEvent, why error) bool {
 	b.ill()
 	if noStream(why) {
 		b.makeStreams()
@@ -262,7 +268,7 @@ func (b *Bus) waitToRetry(why error) bool {
 		case <-timer.C:
 			return b.ctx.Err() == nil
 		case <-b.events.wake:
-			b.deliverUnstored(nil)
+			b.deliverUnstored(group)
 			if b.conns[eventing].IsConnected() {
 				return b.ctx.Err() == nil
 			}

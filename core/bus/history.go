@@ -59,7 +59,7 @@ func (b *Bus) Events(ctx context.Context, q EventQuery) iter.Seq2[plugin.Event, 
 // all readers.
 func (b *Bus) EventItems(ctx context.Context, q EventQuery) iter.Seq2[*Item, error] {
 	return func(yield func(*Item, error) bool) {
-		r := eventReader{bus: b, ctx: ctx, q: q, since: q.Since, yield: yield, stream: b.hub.streamNow()}
+		r := eventReader{bus: b, ctx: ctx, q: q, since: q.Since, began: time.Now(), yield: yield, stream: b.hub.streamNow(), early: earlyIDs{}}
 		if err := r.run(); err != nil && ctx.Err() == nil {
 			yield(nil, err)
 		}
@@ -72,8 +72,10 @@ type eventReader struct {
 	ctx    context.Context
 	q      EventQuery
 	since  time.Time // of the query: holds for what is live, too
+	began  time.Time
 	yield  func(*Item, error) bool
 	done   bool   // yield has had enough
+	place  uint64 // of the last live event
 	stream uint64 // hub.stream of q.After
 	early  earlyIDs
 }
@@ -82,7 +84,7 @@ type eventReader struct {
 func (r *eventReader) give(item *Item) {
 	e := &item.Event
 	switch {
-	case e.Time.Before(r.since):
+	case e.Time.Before(r.since) && e.Time.Before(r.since.Add(-setBack(r.began))):
 		return
 	case e.Sequence == 0:
 		r.early.add(e)
@@ -92,43 +94,30 @@ func (r *eventReader) give(item *Item) {
 	r.done = !r.yield(item, nil)
 }
 
-// earlyMargin: events are queued within moments of their time. What was given early
-// and is older by so much is stored, or lost.
-const earlyMargin = time.Minute
+// setBack is how far the clock was set back since a time that it gave.
+func setBack(since time.Time) time.Duration {
+	now := time.Now()
+	return max(0, now.Sub(since)-now.Round(0).Sub(since.Round(0)))
+}
 
 // earlyIDs are the events that a reader was given before they were stored, at most
 // as many as can wait for that. It may come across them again in the history.
-type earlyIDs struct {
-	ids    map[earlyID]struct{}
-	newest time.Time
-}
+type earlyIDs map[earlyID]struct{}
 
 type earlyID struct{ source, id string }
 
-func (s *earlyIDs) add(e *plugin.Event) {
-	if s.ids == nil {
-		s.ids = map[earlyID]struct{}{}
-	}
-	if len(s.ids) < eventsPendingMax {
-		s.ids[earlyID{e.Source, e.ID}] = struct{}{}
-		s.newest = e.Time
+func (s earlyIDs) add(e *plugin.Event) {
+	if len(s) < eventsPendingMax {
+		s[earlyID{e.Source, e.ID}] = struct{}{}
 	}
 }
 
 // had reports whether a stored event was given early, and forgets it.
-func (s *earlyIDs) had(e *plugin.Event) bool {
-	if len(s.ids) == 0 {
-		return false
-	}
+func (s earlyIDs) had(e *plugin.Event) bool {
 	id := earlyID{e.Source, e.ID}
-	if _, ok := s.ids[id]; ok {
-		delete(s.ids, id)
-		return true
-	}
-	if e.Time.After(s.newest.Add(earlyMargin)) {
-		s.ids = nil
-	}
-	return false
+	_, ok := s[id]
+	delete(s, id)
+	return ok
 }
 
 func (r *eventReader) run() error {
@@ -136,7 +125,7 @@ func (r *eventReader) run() error {
 		return r.history(0)
 	}
 	for {
-		f, last := r.bus.hub.follow(r.q.Plugin, r.q.Type)
+		f, last := r.bus.hub.follow(r.q.Plugin, r.q.Type, r.place)
 		if f.stream != r.stream { // sequences begin anew, and so does the reader
 			r.stream, r.q.After, r.q.NoHistory = f.stream, 0, false
 		}
@@ -169,12 +158,16 @@ func (r *eventReader) join(f *follower, last uint64) error {
 			if !ok {
 				return nil
 			}
+			r.place = max(r.place, item.place)
 			if n := item.Event.Sequence; n != 0 && n <= r.q.After {
 				continue
 			}
 			r.q.After = max(r.q.After, item.Event.Sequence)
 			if r.give(item); r.done {
 				return nil
+			}
+			if item.Event.Sequence != 0 {
+				clear(r.early) // what was given before it is stored before it, or lost
 			}
 		case <-r.ctx.Done():
 			return nil

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"math"
 	"sync"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -14,6 +15,7 @@ const followerQueueMax = 1024
 type Item struct {
 	Event plugin.Event
 	JSON  []byte
+	place uint64 // in the queue of this daemon; 0: it is history
 }
 
 func newItem(e plugin.Event) *Item {
@@ -30,6 +32,7 @@ func newItem(e plugin.Event) *Item {
 type follower struct {
 	items        chan *Item
 	plugin, kind string
+	place        uint64 // of the last event that it had, or did not want
 	number       uint64 // counts followers from 1
 	stream       uint64 // hub.stream when it began
 }
@@ -78,9 +81,10 @@ func (h *hub) streamNow() uint64 {
 	return h.stream
 }
 
-// follow registers a reader and returns the last sequence that it will not get.
-func (h *hub) follow(name, kind string) (*follower, uint64) {
-	f := &follower{items: make(chan *Item, followerQueueMax), plugin: name, kind: kind}
+// follow registers a reader that had the events up to a place, and returns the last
+// sequence that it will not get.
+func (h *hub) follow(name, kind string, place uint64) (*follower, uint64) {
+	f := &follower{items: make(chan *Item, followerQueueMax), plugin: name, kind: kind, place: place}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -102,19 +106,36 @@ func (h *hub) leave(f *follower) {
 	delete(h.followers, f)
 }
 
-// deliver gives the event to every reader that wants it and is newer than seenBy,
-// and drops the readers whose queue is full. It returns the newest reader's number.
-func (h *hub) deliver(e plugin.Event, seenBy uint64) uint64 {
+// newest is the number of the newest follower, and behind the least place of one.
+func (h *hub) newest() (number, behind uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	behind = math.MaxUint64
+	for f := range h.followers {
+		behind = min(behind, f.place)
+	}
+	return h.joined, behind
+}
+
+// deliver gives the event at a place of the queue to every reader up to a number that
+// wants it and has not had it, and drops the readers whose queue is full. An event
+// without a place goes to all.
+func (h *hub) deliver(e plugin.Event, place, number uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last = max(h.last, e.Sequence)
 	var item *Item
 	for f := range h.followers {
-		if f.number <= seenBy || !f.wants(&e) {
+		if f.number > number || place != 0 && f.place >= place {
+			continue
+		}
+		f.place = max(f.place, place)
+		if !f.wants(&e) {
 			continue
 		}
 		if item == nil {
 			item = newItem(e)
+			item.place = place
 		}
 		select {
 		case f.items <- item:
@@ -123,7 +144,6 @@ func (h *hub) deliver(e plugin.Event, seenBy uint64) uint64 {
 			delete(h.followers, f)
 		}
 	}
-	return h.joined
 }
 
 func (h *hub) len() int {

@@ -155,6 +155,55 @@ func TestEvents_readerThatSawThemEarly(t *testing.T) {
 	}
 }
 
+// TestEvents_readerThatWasAwayDuringAnOutage: what others were shown meanwhile comes
+// before what is shown from then on. So it does for a reader who is new.
+func TestEvents_readerThatWasAwayDuringAnOutage(t *testing.T) {
+	e := startExternal(t)
+	b := open(t, Options{URL: e.s.ClientURL()})
+	e.stop()
+	eventually(t, "down", func() bool { return !b.Connected() })
+	away := &reader{}
+	ctx, cancel := context.WithCancel(t.Context())
+	first, goOn := make(chan struct{}), make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() { // ends with cancel
+		for one, err := range b.Events(ctx, EventQuery{Follow: true}) {
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			away.mu.Lock()
+			away.all = append(away.all, one)
+			away.mu.Unlock()
+			if one.Subject == "0" {
+				close(first)
+				<-goOn
+			}
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	eventually(t, "it follows", func() bool { return b.hub.len() == 1 })
+	b.Event(event("p", 0))
+	<-first
+	b.hub.dropAll()
+	other := follow(t, b, EventQuery{})
+	for i := 1; i < 10; i++ {
+		b.Event(event("p", i))
+	}
+	other.exactly(t, 10) // with the first
+	close(goOn)
+	eventually(t, "it comes back", func() bool { return b.hub.len() == 2 })
+	for i := 10; i < 20; i++ {
+		b.Event(event("p", i))
+	}
+	away.exactly(t, 20)
+	follow(t, b, EventQuery{}).exactly(t, 20)
+	e.start()
+	eventually(t, "all stored", func() bool { return b.Stats().EventsPublished == 20 })
+	away.exactly(t, 20)
+	other.exactly(t, 20)
+}
+
 // dropAll drops every follower, as a queue that is full does.
 func (h *hub) dropAll() {
 	h.mu.Lock()

@@ -15,7 +15,7 @@ import (
 // short for a bus that is away for long. An error: the bus is closing.
 func (b *Bus) settle(group []queuedEvent, why error) ([]queuedEvent, error) {
 	for {
-		if !b.waitToRetry(why) {
+		if !b.waitToRetry(group, why) {
 			return group, why
 		}
 		rest, err := b.unstored(group)
@@ -23,7 +23,7 @@ func (b *Bus) settle(group []queuedEvent, why error) ([]queuedEvent, error) {
 			return rest, nil
 		}
 		why = err
-		b.deliverUnstored(nil)
+		b.deliverUnstored(group)
 	}
 }
 

@@ -184,7 +184,7 @@ func (h *Hub) shipBatch(b plugin.LogBatch) error {
 	ticket := h.order.begin()
 	sequence, err := h.options.Publish(b)
 	if err != nil {
-		h.order.end(ticket, 0, nil, nil)
+		h.order.end(ticket, 0, nil, h.tell)
 		return err
 	}
 	h.order.end(ticket, sequence, b.Lines, h.tell)

@@ -7,9 +7,11 @@
 //   - A reader never slows a plugin. A child process writes to a file and is never
 //     waited for; a writer in the daemon never waits for the bus.
 //   - Lines of one stream keep their order and are counted; a gap in the count is
-//     told by the next line's Dropped. Nothing is dropped of a file unless more
-//     than 256 MiB of it are unread: while the bus is down its lines stay in the
-//     file. Of a writer the oldest batches are dropped beyond 16,384 lines or
+//     told by the next line's Dropped. Nothing is dropped of a file unless its plugin
+//     prints more than its rate or more than 256 MiB of it are unread: while the bus
+//     is down its lines stay in the file. A plugin that is over its rate and has more
+//     than 512 KiB unread floods: a tenth of its rate is taken, most of its output is
+//     not read, and how many lines that had is known to some percent. Of a writer the oldest batches are dropped beyond 16,384 lines or
 //     8 MiB.
 //   - Followers get each line once, in the order of the bus, with the ID under
 //     which history has it: history and the live tail join without gap or repeat,

@@ -170,6 +170,9 @@ func (f *follower) flooded() bool {
 // it ends with f.stop, too: whoever writes faster than we read must not keep us.
 func (f *follower) readAll(buf []byte, until int64) error {
 	for f.offset < until && (until < math.MaxInt64 || !stopped(f.stop)) {
+		if err := f.leap(buf[:min(len(buf), leapKept)], until); err != nil {
+			return err
+		}
 		n, err := f.file.ReadAt(buf[:min(int64(len(buf)), until-f.offset)], f.offset)
 		if n > 0 {
 			f.offset += int64(n)

@@ -249,6 +249,53 @@ func TestFollow_whileTheBusIsDown(t *testing.T) {
 	}
 }
 
+// TestFollow_afterAnotherBatchFailed: a batch that is stored waits to be told for one
+// that was sent before it, which then fails.
+func TestFollow_afterAnotherBatchFailed(t *testing.T) {
+	sent, fail, s := make(chan struct{}), make(chan struct{}), &store{}
+	hub := logs.New(logs.Options{
+		History: s.history,
+		Publish: func(b plugin.LogBatch) (uint64, error) {
+			select {
+			case <-fail:
+				return s.publish(b)
+			case sent <- struct{}{}:
+			}
+			if b.Plugin == "failing" {
+				<-fail
+				return 0, plugin.ErrUnavailable
+			}
+			return s.publish(b)
+		},
+	})
+	failing, well := hub.Open("failing", "failing-1", t.TempDir(), 0), hub.Open("well", "well-1", t.TempDir(), 0)
+	got := make(chan string)
+	ctx, cancel := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	following.Go(func() { // ends with cancel
+		for line, err := range hub.Follow(ctx, logs.Query{Plugin: "well", Follow: true}) {
+			if err != nil {
+				t.Error(err)
+			}
+			got <- line.Message
+		}
+	})
+	fmt.Fprintln(failing.Writer(plugin.Stdout), "fails")
+	<-sent
+	for _, text := range []string{"first", "second"} { // the second goes once the first was answered
+		fmt.Fprintln(well.Writer(plugin.Stdout), text)
+		<-sent
+	}
+	close(fail)
+	if first, second := <-got, <-got; first != "first" || second != "second" {
+		t.Errorf("got %s and %s, want the first and the second", first, second)
+	}
+	cancel()
+	following.Wait()
+	failing.Close()
+	well.Close()
+}
+
 func TestFile_longAndHostileLines(t *testing.T) {
 	hub, s := newHub(t)
 	log := hub.Open("p", "p-1", t.TempDir(), 0)

@@ -3,6 +3,7 @@ package logs
 import (
 	"bytes"
 	"cmp"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -15,7 +16,7 @@ const settingsEvery = time.Second
 
 // settings remembers what the plugin's manifest says.
 type settings struct {
-	asked atomic.Int64 // when, in ns; 0: never
+	asked atomic.Int64 // when, in ns since the hub began and one; 0: never
 	last  atomic.Pointer[Settings]
 }
 
@@ -25,7 +26,8 @@ func (s *settings) now(l *Log, at time.Time) Settings {
 		return Settings{}
 	}
 	asked := s.asked.Load()
-	if now := at.UnixNano(); now-asked >= int64(settingsEvery) && s.asked.CompareAndSwap(asked, now) {
+	now := int64(at.Sub(l.hub.began)) + 1 // not by a clock that may be set back
+	if (asked == 0 || now-asked >= int64(settingsEvery)) && s.asked.CompareAndSwap(asked, now) {
 		fresh := l.hub.options.Settings(l.plugin)
 		s.last.Store(&fresh)
 		return fresh
@@ -50,6 +52,14 @@ const (
 	// skimBytes is what a file's reader takes at once: a part whose lines are over the
 	// rate is counted and not cut, which costs a tenth.
 	skimBytes = 16 << 10
+	// leapOver is how much a plugin that is over its rate may have unread: of more,
+	// which is a flood, the last leapKept are read and the rest is freed unread. To read
+	// what nobody will see would slow the calls of other plugins.
+	leapOver, leapKept = 512 << 10, 8 << 10
+	// floodShare is by how much less than the rate is taken of a flood, until it has been
+	// over for floodOver: who prints so much is read by nobody, and each line that is
+	// taken costs the other plugins, too.
+	floodShare, floodOver = 10, 100 * time.Millisecond
 )
 
 // SettingsOf are the settings that a manifest asks for.
@@ -63,7 +73,8 @@ type bucket struct {
 	lines  float64
 	filled time.Time
 	waited time.Duration
-	told   bool // the operator knows
+	flood  time.Duration // how long a flood that was seen still counts
+	told   bool          // the operator knows
 }
 
 // fill adds what has been saved up.
@@ -73,8 +84,10 @@ func (b *bucket) fill(now time.Time, rate float64) {
 		b.lines, b.filled = most, now
 	}
 	if since := now.Sub(b.filled); since > 0 {
-		b.lines = max(b.lines, min(most, b.lines+rate*since.Seconds()))
-		b.filled = now
+		flood := min(since, b.flood)
+		saved := rate * (since - flood + flood/floodShare).Seconds()
+		b.lines = max(b.lines, min(most, b.lines+saved))
+		b.filled, b.flood = now, b.flood-flood
 	}
 	b.lines += rate * b.waited.Seconds()
 	b.waited = 0
@@ -122,14 +135,10 @@ func (f *follower) take(data []byte) {
 func (f *follower) skim(part []byte, now time.Time) int {
 	l, s := f.log, f.stream
 	rate := l.settings.now(l, now).LineRate
-	if rate == 0 || f.cutter.at < s.backlog {
-		return 0
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.bucket.fill(now, float64(rate))
 	end := bytes.LastIndexByte(part, '\n') + 1
-	if l.bucket.lines > 0 || end == 0 {
+	if end == 0 || !f.exceeds(now, rate) {
 		return 0
 	}
 	l.unfold(s, waitForRoom) // what is dropped may have ended it
@@ -137,4 +146,51 @@ func (f *follower) skim(part []byte, now time.Time) int {
 	f.cutter.at += int64(len(f.cutter.rest) + end)
 	f.cutter.rest = f.cutter.rest[:0]
 	return end
+}
+
+// exceeds reports that the plugin is over its rate: 0 is none, and what was printed
+// while no daemon read it is not held against it. The caller holds mu.
+func (f *follower) exceeds(now time.Time, rate int) bool {
+	if rate == 0 || f.cutter.at < f.stream.backlog {
+		return false
+	}
+	f.log.bucket.fill(now, float64(rate))
+	return f.log.bucket.lines <= 0
+}
+
+// leap skips to the last lines of a flood, which fit into buf, and frees what is before
+// them. That is counted by its bytes, with lines as long as those that are read.
+func (f *follower) leap(buf []byte, until int64) error {
+	l, s, now := f.log, f.stream, time.Now()
+	rate := l.settings.now(l, now).LineRate
+	until = min(until, f.size())
+	if until == math.MaxInt64 || until-f.offset < leapOver || !f.seesFlood(now, rate) {
+		return nil
+	}
+	n, err := f.file.ReadAt(buf, until-int64(len(buf)))
+	if err != nil {
+		return err
+	}
+	start := until - int64(n) + int64(bytes.IndexByte(buf, '\n')+1)
+	lines := bytes.Count(buf, []byte{'\n'})
+	if lines == 0 {
+		start, lines = until, 1 // in the middle of one that is longer
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unfold(s, dropOldest) // what is skipped may have ended it
+	l.over(s, max(1, uint64(start-f.cutter.at)*uint64(lines)/uint64(n)), rate)
+	f.offset, f.cutter.at, f.cutter.rest = start, start, f.cutter.rest[:0]
+	f.keep(place{start, s.sequence}, s.stored)
+	f.free(start)
+	return nil
+}
+
+// seesFlood is told of one, and reports whether the plugin is over its rate.
+func (f *follower) seesFlood(now time.Time, rate int) bool {
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	exceeds := f.exceeds(now, rate)
+	f.log.bucket.flood = floodOver
+	return exceeds
 }

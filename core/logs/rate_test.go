@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,16 +45,16 @@ func TestRate_aFloodIsDroppedAndTold(t *testing.T) {
 	})
 }
 
-// TestRate_aFloodOfAFileIsCounted: what is over the rate is not cut into lines, and
-// still each is counted.
-func TestRate_aFloodOfAFileIsCounted(t *testing.T) {
+// TestRate_whatIsTooMuchInAFileIsCounted: what is over the rate is not cut into lines,
+// and still each is counted.
+func TestRate_whatIsTooMuchInAFileIsCounted(t *testing.T) {
 	bus := &fakeBus{}
 	log := New(Options{Publish: bus.publish, Settings: func(string) Settings { return Settings{LineRate: 10} }}).Open("p", "p-1", t.TempDir(), 0)
 	file, err := log.File(plugin.Stdout)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const lines = 200_000
+	const lines = 8_000 // less than leapOver
 	for n := range lines {
 		fmt.Fprintf(file, "a line with its number, %d, which has another length\n", n)
 	}
@@ -73,6 +77,62 @@ func TestRate_aFloodOfAFileIsCounted(t *testing.T) {
 	if s.sequence != lines+1 || taken < 100 || s.sequence-last != s.dropped {
 		t.Errorf("%d lines were counted, %d taken, the last %d, %d dropped after it; want %d in all and a burst of 100", s.sequence, taken, last, s.dropped, lines+1)
 	}
+}
+
+// TestRate_aFloodIsNotRead: only its end is, and about so many lines are counted as it
+// has; what it holds is freed, and its burst is saved up more slowly than its rate.
+func TestRate_aFloodIsNotRead(t *testing.T) {
+	for name, tail := range map[string]string{"lines": "", "a line without end": strings.Repeat("x", 2*leapKept)} {
+		t.Run(name, func(t *testing.T) {
+			const rate, lines = 10, 200_000
+			log := New(Options{Settings: func(string) Settings { return Settings{LineRate: rate} }}).Open("p", "p-1", t.TempDir(), 0)
+			defer log.Close()
+			file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			for n := range lines {
+				fmt.Fprintf(file, "a line with its number, %6d\n", n)
+			}
+			fmt.Fprint(file, tail)
+			f := &follower{log: log, stream: log.recall(plugin.Stderr), file: file, freed: log.head(plugin.Stderr)}
+			size, before := f.size(), blocks(t, file)
+			buf := make([]byte, leapKept)
+			if err := f.leap(buf, math.MaxInt64); err != nil || f.offset != 0 {
+				t.Fatalf("within the rate: got at %d, %v", f.offset, err)
+			}
+			log.mu.Lock()
+			log.bucket.lines = -1
+			log.mu.Unlock()
+			if err := f.leap(buf, math.MaxInt64); err != nil || size-f.offset > leapKept || f.offset != f.cutter.at {
+				t.Fatalf("got at %d of %d, %v, want within its last %d bytes", f.offset, size, err, leapKept)
+			}
+			log.mu.Lock()
+			defer log.mu.Unlock()
+			left := uint64(size-f.offset) / 30
+			if counted := f.stream.sequence + left; tail == "" && (counted < lines*99/100 || counted > lines*101/100) || f.stream.dropped != f.stream.sequence || counted == 0 {
+				t.Errorf("%d lines were counted and %d dropped, want about %d", counted, f.stream.dropped, lines)
+			}
+			if after := blocks(t, file); after > before/2 {
+				t.Errorf("%d of %d blocks are still held", after, before)
+			}
+			had := log.bucket.lines
+			log.bucket.fill(log.bucket.filled.Add(floodOver+time.Second), rate)
+			if got, want := log.bucket.lines-had, rate*(1+floodOver.Seconds()/floodShare); math.Abs(got-want) > 0.001 {
+				t.Errorf("%v lines were saved up in and after the flood, want %v", got, want)
+			}
+		})
+	}
+}
+
+func blocks(t *testing.T, file *os.File) int64 {
+	t.Helper()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Sys().(*syscall.Stat_t).Blocks
 }
 
 func TestRate_dropsAtTheEndAreToldToTheOperator(t *testing.T) {

@@ -24,7 +24,7 @@ func (l *Log) ship() {
 			l.done(b, ticket, sequence)
 			continue
 		}
-		l.hub.order.end(ticket, 0, nil, nil)
+		l.hub.order.end(ticket, 0, nil, l.hub.tell) // others may have waited for it
 		l.tellEarly()
 		if !l.pause() {
 			l.abandon()

@@ -23,9 +23,15 @@ type jobs struct {
 	ctx  context.Context // of the phase: ends every run
 }
 
-// offerRuns lets invocations launch runs until the phase ends.
+// offerRuns lets invocations launch runs until the phase ends, once the adapter can
+// launch any.
 func (p *Plugin) offerRuns(phase context.Context, want *Want) {
 	p.to(lifecycle.Begin, func(s *plugin.Status) { s.Facts, s.Limits, s.LastWords = nil, nil, nil })
+	if down := p.adapterDown(phase, want); down != nil {
+		p.cannotRun(phase, want, down)
+		return
+	}
+	p.attempts.forget()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
 	defer cancel()
 	one := p.newLiving("", "", p.deps.Adapters[want.Manifest.Spec.Adapter], want)
@@ -47,6 +53,18 @@ func (p *Plugin) offerRuns(phase context.Context, want *Want) {
 		return stepDone
 	})
 	p.to(lifecycle.Gone, func(s *plugin.Status) { s.LastStop = steps.whole() })
+}
+
+// cannotRun waits for the next try, as a service does whose launch failed for the same
+// reason.
+func (p *Plugin) cannotRun(phase context.Context, want *Want, down error) {
+	if phase.Err() != nil {
+		p.to(lifecycle.Halt, nil)
+		p.to(lifecycle.Gone, nil)
+		return
+	}
+	p.failed(want, adapterUnavailable(down))
+	p.afterDeath(phase)
 }
 
 // watchAdapter keeps a job's state true: it can run only while its adapter can.

@@ -312,7 +312,8 @@ func (p *Plugin) didNotStart(phase context.Context, want *Want, err error) {
 		p.afterDeath(phase)
 		return
 	case down != nil:
-		failure.reason, failure.message, failure.innocent = "AdapterUnavailable", down.Error(), true
+		failure = adapterUnavailable(down)
+		failure.words = words
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, plugin.ErrDeadline):
 		failure.reason = "StartTimeout"
 		failure.message = fmt.Sprintf("did not become ready within %s (spec.timeouts.start): %s", want.Manifest.Spec.Timeouts.Start.Std(), err)
@@ -395,6 +396,10 @@ type failure struct {
 	exit            *plugin.Exit
 	words           []string
 	innocent        bool // not the plugin's fault: the budget is not touched
+}
+
+func adapterUnavailable(why error) failure {
+	return failure{reason: "AdapterUnavailable", message: why.Error(), innocent: true}
 }
 
 func (f failure) edit(s *plugin.Status) {

@@ -374,6 +374,46 @@ func TestJob_runs(t *testing.T) {
 	})
 }
 
+// TestJob_whoseAdapterIsDown: it is not said to run before it could.
+func TestJob_whoseAdapterIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, `{"fake":{},"mode":"job"}`, func(_ context.Context, _ plugin.Launch, i *instance) error {
+			go i.end(plugin.Exit{}) // at once
+			return nil
+		})
+		w.see(plugin.Starting)
+		w.see(plugin.Running)
+		down := errors.New("no engine answers")
+		w.adapter.down.Store(&down)
+		if c := w.see(plugin.Degraded); c.Status.Reason != "AdapterUnavailable" {
+			t.Errorf("while it is away: got %+v", c.Status)
+		}
+		w.want.Desired = plugin.DesiredStopped
+		w.plugin.Set(w.want)
+		w.see(plugin.Stopping)
+		w.see(plugin.Stopped)
+		w.want.Desired = plugin.DesiredRunning
+		w.plugin.Set(w.want)
+		for range 10 {
+			w.see(plugin.Starting)
+			c := w.see(plugin.Backoff)
+			if c.Status.Reason != "AdapterUnavailable" || c.Status.Message != down.Error() || c.Status.Restarts != 0 {
+				t.Fatalf("got %+v, want that the engine is waited for", c.Status)
+			}
+		}
+		if _, err := w.invoke("run", ``); !errors.Is(err, plugin.ErrUnavailable) || !strings.Contains(err.Error(), down.Error()) {
+			t.Errorf("a run: got %v, want unavailable, and why", err)
+		}
+		w.adapter.down.Store(nil)
+		w.see(plugin.Starting)
+		w.see(plugin.Running)
+		if _, err := w.invoke("run", ``); err != nil {
+			t.Error(err)
+		}
+		w.finish()
+	})
+}
+
 func TestJob_runIsStoppedWithItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, `{"fake":{},"mode":"job"}`, nil)

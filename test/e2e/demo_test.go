@@ -95,8 +95,13 @@ func checkDemo(t *testing.T, text string) {
 	if n := strings.Count(text, waits); n != 1 {
 		t.Errorf("got %d lines %q, want one: the container examples wait", n, waits)
 	}
-	if !strings.Contains(text, "\n  parrot is backoff: AdapterUnavailable: ") {
-		t.Error("parrot, a container, is not said to wait for an engine")
+	for _, name := range []string{"adder", "parrot"} {
+		if !strings.Contains(text, "\n  "+name+" is backoff: AdapterUnavailable: ") {
+			t.Errorf("%s, in a container, is not said to wait for an engine", name)
+		}
+		if strings.Contains(text, name+" starting -> running") {
+			t.Errorf("%s, in a container, is said to run without an engine", name)
+		}
 	}
 	for invoke, answer := range answers {
 		if !strings.Contains(text, "$ "+invoke+"\n"+answer+"\n") {

@@ -370,8 +370,8 @@ func (n *neighbourly) p99() float64 {
 // comparePairs and compareTurn: with and without it, in turns. compareLater is how
 // long after the end of its first turn a hostile plugin is measured again.
 const (
-	comparePairs = 7
-	compareTurn  = 2 * time.Second
+	comparePairs = 3
+	compareTurn  = 10 * time.Second
 	compareLater = time.Second
 )
 

@@ -18,8 +18,10 @@
 //   - A detached child outlives the daemon. Its [Handle] finds it again, and [Adopt]
 //     signals nothing that it has not proved to be that very process: through a
 //     pidfd opened before the proof. The exit of an adopted process is seen by that
-//     pidfd; its code is known before it is reaped, or on Linux 6.15, and otherwise
-//     said to be unknown.
+//     pidfd, and how it ended is told by it since Linux 6.15. An older kernel tells
+//     only who reaps it, which since the first daemon's death is process 1: its
+//     code is then known as long as it is a zombie, and else said to be unknown. Nor
+//     is a process of ours kept between the two for this alone.
 //   - What a bound child has started, and bound containers, end within a second of
 //     the daemon's death: see [Bind]. The daemon tells one small process of its own
 //     binary, the reaper, what there is, and at the end of their pipe, which nobody
@@ -62,7 +64,8 @@
 //     refused, a new thread is: the helper goes in last, and by a raw system call.
 //   - memory.events and memory.oom_control count a kill before the signal is sent, so
 //     the count is there when the exit is. An exit is out of memory when the leader
-//     died by a SIGKILL that was not ours and the count is not zero.
+//     died by a SIGKILL that was not ours, or in a way that nobody tells, and the
+//     count is not zero, or not what it was when the leader was adopted.
 //   - In v1 a zombie is no member, and cgroup.kill is v2's: members of v1 are killed
 //     one by one until the folder can be removed.
 package proc

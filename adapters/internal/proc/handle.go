@@ -105,6 +105,8 @@ func bootID() (string, error) {
 // plugin.ErrNotFound, and is not touched; what a process that is gone has left
 // behind under its mark is killed.
 func Adopt(h Handle) (*Process, error) {
+	held, notOurs := h.Cgroup.Open()
+	survived := held.oomKills() // counted first: the proof is that the leader was none of them
 	pidfd, err := h.prove()
 	if err != nil {
 		if h.Mark != "" {
@@ -112,10 +114,9 @@ func Adopt(h Handle) (*Process, error) {
 		}
 		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrNotFound, err)
 	}
-	held, err := h.Cgroup.Open()
-	if err != nil {
+	if notOurs != nil {
 		_ = unix.Close(pidfd)
-		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrNotFound, err)
+		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrNotFound, notOurs)
 	}
 	own, err := unix.FcntlInt(uintptr(pidfd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -123,7 +124,7 @@ func Adopt(h Handle) (*Process, error) {
 		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrUnavailable, err)
 	}
 	p := newProcess(h.Pid, pidfd, h.Mark)
-	p.held.Cgroup = held
+	p.held.Cgroup, p.held.survived = held, survived
 	if h.Executable == "" {
 		p.learnExecutable()
 	} else {

@@ -45,8 +45,11 @@ func CheckLimits(faults *plugin.Faults, l plugin.Limits) {
 type holding struct {
 	Cgroup
 	rlimits []rlimit
-	machine *machine // nil: this one
-	unbind  func()   // nil: not bound
+	// survived is how many of the group's processes had been killed for want of
+	// memory when it was adopted: its leader was none of them.
+	survived int
+	machine  *machine // nil: this one
+	unbind   func()   // nil: not bound
 }
 
 // hold makes the groups of s and says of each limit what keeps it: a group where
@@ -98,9 +101,9 @@ func (h holding) end() {
 }
 
 // explain says whether memory ran out: the kernel killed a process of the group for
-// it, the leader ended by such a signal, and that was not ours.
+// it, the leader ended by such a signal, as far as that is known, and it was not ours.
 func (h holding) explain(e plugin.Exit, killed bool) plugin.Exit {
-	e.OOM = !killed && e.Signal == "SIGKILL" && h.oomKills() > 0
+	e.OOM = !killed && (e.Signal == "SIGKILL" || e.Message == exitUnknown) && h.oomKills() > h.survived
 	return e
 }
 

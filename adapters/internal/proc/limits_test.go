@@ -29,14 +29,11 @@ func press(role string) {
 	case "leak":
 		leak()
 	case "leak-when-told":
-		pipe, err := os.Open("/tmp/leak")
-		if err != nil {
-			panic(err)
-		}
-		if _, err := pipe.Read(make([]byte, 1)); err != nil {
-			panic(err)
-		}
+		awaitWord()
 		leak()
+	case "leaking-child-when-told":
+		awaitWord()
+		press("leaking-child")
 	case "forks":
 		n := 0
 		for n < 200 {
@@ -69,6 +66,17 @@ func press(role string) {
 	case "where":
 		groups, _ := os.ReadFile("/proc/self/cgroup")
 		fmt.Println(strings.ReplaceAll(string(groups), "\n", " "))
+	}
+}
+
+// awaitWord returns once tell has written.
+func awaitWord() {
+	pipe, err := os.Open("/tmp/leak")
+	if err != nil {
+		panic(err)
+	}
+	if _, err := pipe.Read(make([]byte, 1)); err != nil {
+		panic(err)
 	}
 }
 

@@ -7,7 +7,8 @@
 //	provider  nosocket (READY! and no socket), deaf (ignores TERM and stop), children
 //	          (double fork and setsid), flood and torrent (on standard output, at a
 //	          pace and without), mute (never reads a call), garbage, endless
-//	          (answers), leak (memory); none: works
+//	          (answers), leak and leakcalled (memory, from the start and from the
+//	          first call), forks (until it may not); none: works
 //	goplugin  versions, alien (the socket FAULT_ADDRESS), outside (tcp beyond this
 //	          machine), garbage
 //	portable  garbage (no greeting), frame (one of 2^62 bytes)
@@ -100,6 +101,8 @@ func provider(fault, socket string) {
 		go flood(0) // ends with the process
 	case "leak":
 		go leak() // ends with the process
+	case "forks":
+		go forks() // ends with the first refusal
 	}
 	check(http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -107,8 +110,10 @@ func provider(fault, socket string) {
 			_, _ = w.Write([]byte(`{"Code": 200}`))
 		case "/api-plugin/v4/stop":
 			stop(fault)
-		default:
+		case "/api-plugin/v4/action":
 			action(fault, w, r)
+		default: // a probe
+			http.NotFound(w, r)
 		}
 	})))
 }
@@ -135,6 +140,8 @@ func action(fault string, w http.ResponseWriter, r *http.Request) {
 		for _, err := w.Write([]byte(`"`)); err == nil; {
 			_, err = w.Write(part)
 		}
+	case "leakcalled":
+		leak()
 	default:
 		var asked struct{ Params json.RawMessage }
 		_ = json.NewDecoder(r.Body).Decode(&asked)
@@ -174,6 +181,20 @@ func leak() {
 		all = append(all, noise(16<<20))
 		fmt.Fprintln(os.Stderr, len(all)*16, "MiB")
 	}
+}
+
+// forksMax is many more than a limit allows, and few for a machine without one.
+const forksMax = 200
+
+// forks starts children until it is refused one more, and says how many it has.
+func forks() {
+	for n := range forksMax {
+		if err := begin("child"); err != nil {
+			fmt.Fprintln(os.Stderr, "refused after", n, "children:", err)
+			return
+		}
+	}
+	fmt.Fprintln(os.Stderr, "never refused")
 }
 
 func goplugin(fault string) {

@@ -70,8 +70,8 @@ func playDaemon() error {
 	select {}
 }
 
-// orphaned launches m in a daemon that is then killed.
-func orphaned(t *testing.T, m plugin.Manifest) (plugin.Launch, plugin.RawJSON) {
+// orphaned launches m in a daemon that is then killed, once the plugin has done its part.
+func orphaned(t *testing.T, m plugin.Manifest, done func() error) (plugin.Launch, plugin.RawJSON) {
 	t.Helper()
 	l := conformance.NewLaunch(t, m)
 	input, err := json.Marshal(order{l.ID, l.Dir, l.Manifest, l.Env})
@@ -91,6 +91,7 @@ func orphaned(t *testing.T, m plugin.Manifest) (plugin.Launch, plugin.RawJSON) {
 	if err := json.NewDecoder(out).Decode(&handle); err != nil {
 		t.Fatal(err)
 	}
+	conformance.Eventually(t, patience, done)
 	_ = daemon.Process.Kill()
 	_ = daemon.Wait()
 	return l, handle
@@ -149,7 +150,16 @@ func TestPython_outlivesAKilledDaemon(t *testing.T) {
 		{Source: "counter", Publish: "x", Config: plugin.RawJSON(`{"interval": 100}`)},
 		{Sink: "file", Subscribe: "x", Config: config},
 	}
-	l, handle := orphaned(t, m)
+	holds := func(want string) func() error {
+		return func() error {
+			got, err := os.ReadFile(path)
+			if err == nil && string(got) != want {
+				err = fmt.Errorf("sink: got %q", got)
+			}
+			return err
+		}
+	}
+	l, handle := orphaned(t, m, holds("before\n"))
 	<-time.After(absence)
 	i := adopt(t, l, handle)
 	if pid := `"pid":` + i.(plugin.Inspector).Inspect()["pid"] + ","; !bytes.Contains(handle, []byte(pid)) {
@@ -171,13 +181,7 @@ func TestPython_outlivesAKilledDaemon(t *testing.T) {
 	}
 	endSink, sinkDone := stream(t, i, l.Manifest.Spec.Streams[1], p)
 	p.next <- "after"
-	conformance.Eventually(t, patience, func() error {
-		got, err := os.ReadFile(path)
-		if err == nil && string(got) != "before\nafter\n" {
-			err = fmt.Errorf("sink: got %q", got)
-		}
-		return err
-	})
+	conformance.Eventually(t, patience, holds("before\nafter\n"))
 	endSource()
 	endSink()
 	if err := errors.Join(receive(t, sourceDone, "the source's end"), receive(t, sinkDone, "the sink's end")); err != nil {
@@ -187,7 +191,7 @@ func TestPython_outlivesAKilledDaemon(t *testing.T) {
 
 // A daemon that leaves loses no tuple, however often.
 func TestPython_leftAndAdopted(t *testing.T) {
-	l, handle := orphaned(t, manifest(t))
+	l, handle := orphaned(t, manifest(t), func() error { return nil })
 	s := plugin.Stream{Source: "counter", Config: plugin.RawJSON(`{"interval": 5}`)}
 	p, last := newPipe(), 0
 	for range 3 {
