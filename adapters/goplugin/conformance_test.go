@@ -22,7 +22,7 @@ var plugins = sync.OnceValues(func() (dir string, err error) {
 		return "", err
 	}
 	build := exec.Command("go", "build", "-o", dir+"/", "../../test/plugins/goplugin/netrpc", "../../test/plugins/goplugin/grpc", "../../test/plugins/goplugin/shapes",
-		"../../test/plugins/goplugin/sink")
+		"../../test/plugins/goplugin/sink", "../../test/plugins/goplugin/caller")
 	if out, err := build.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("build: %w\n%s", err, out)
 	}

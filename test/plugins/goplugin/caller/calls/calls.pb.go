@@ -168,7 +168,9 @@ type Order struct {
 	// times is how often it is called, at once.
 	Times int32 `protobuf:"varint,5,opt,name=times,proto3" json:"times,omitempty"`
 	// silent opens the call, and sends nothing.
-	Silent        bool `protobuf:"varint,6,opt,name=silent,proto3" json:"silent,omitempty"`
+	Silent bool `protobuf:"varint,6,opt,name=silent,proto3" json:"silent,omitempty"`
+	// repeat is how often raw is sent in one message.
+	Repeat        int32 `protobuf:"varint,7,opt,name=repeat,proto3" json:"repeat,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +245,13 @@ func (x *Order) GetSilent() bool {
 		return x.Silent
 	}
 	return false
+}
+
+func (x *Order) GetRepeat() int32 {
+	if x != nil {
+		return x.Repeat
+	}
+	return 0
 }
 
 type Outcome struct {
@@ -701,14 +710,15 @@ const file_calls_proto_rawDesc = "" +
 	"\x05error\x18\x01 \x01(\tR\x05error\"2\n" +
 	"\x04Link\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
-	"\x04fail\x18\x02 \x01(\tR\x04fail\"\xa7\x01\n" +
+	"\x04fail\x18\x02 \x01(\tR\x04fail\"\xbf\x01\n" +
 	"\x05Order\x12,\n" +
 	"\x04link\x18\x01 \x01(\v2\x18.patchbay.caller.v1.LinkR\x04link\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n" +
 	"\arequest\x18\x03 \x01(\tR\arequest\x12\x10\n" +
 	"\x03raw\x18\x04 \x01(\fR\x03raw\x12\x14\n" +
 	"\x05times\x18\x05 \x01(\x05R\x05times\x12\x16\n" +
-	"\x06silent\x18\x06 \x01(\bR\x06silent\"g\n" +
+	"\x06silent\x18\x06 \x01(\bR\x06silent\x12\x16\n" +
+	"\x06repeat\x18\a \x01(\x05R\x06repeat\"g\n" +
 	"\aOutcome\x12\x16\n" +
 	"\x06answer\x18\x01 \x01(\tR\x06answer\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
