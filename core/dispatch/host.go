@@ -31,12 +31,16 @@ type Host struct {
 	Kept plugin.Values
 	// Ask is the bus's: it sends what a plugin asks and returns the first answer.
 	Ask func(ctx context.Context, plugin, name string, data []byte) ([]byte, error)
+	// Count takes one callback for the metrics.
+	Count func(plugin, binding, outcome string)
 }
 
 var (
 	_ plugin.Host      = Host{}
 	_ plugin.Keeper    = Host{}
 	_ plugin.Requester = Host{}
+
+	_ plugin.CallbackCounter = Host{}
 )
 
 // reserved begins the types of the core's own events: who reads "state" has to be
@@ -86,6 +90,9 @@ func (h Host) Values() plugin.Values { return h.Kept }
 func (h Host) Request(ctx context.Context, name string, data []byte) ([]byte, error) {
 	return h.Ask(ctx, h.Plugin, name, data)
 }
+
+// Called counts one callback.
+func (h Host) Called(binding, outcome string) { h.Count(h.Plugin, binding, outcome) }
 
 // Permit denies: this daemon has no grants yet, and nothing is allowed by
 // default.

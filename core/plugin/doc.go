@@ -18,6 +18,7 @@
 //	Resumer            Output          an adapter          a log that goes on after an adoption
 //	Keeper             Host            an adapter          keys and values of the plugin's own
 //	Requester          Host            an adapter          an answer of whoever listens on the bus
+//	CallbackCounter    Host            an adapter          what the plugin asks, for metrics
 //	Resident           Adapter         core/supervise      instances that need no folder
 //	Ender              Instance        core/supervise      its end as a channel
 //	Prober             Instance        core/supervise      a sign of life

@@ -123,6 +123,13 @@ type Requester interface {
 	Request(ctx context.Context, name string, data []byte) ([]byte, error)
 }
 
+// CallbackCounter is implemented by a Host that counts what its plugin asks, for metrics.
+type CallbackCounter interface {
+	// Called counts one question. binding is what answered, outcome ok or why not; both
+	// are words of few.
+	Called(binding, outcome string)
+}
+
 // Ask is one question to Host.Permit: may this plugin do Verb to Object?
 type Ask struct {
 	Verb   string
