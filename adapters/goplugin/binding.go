@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -20,6 +22,7 @@ type binding struct {
 	// method is seen from the daemon: what comes from the plugin is its out.
 	method *grpcMethod
 	act    action
+	kind   string // of the callback, for metrics
 }
 
 // An action answers one call of the plugin. Both messages are JSON.
@@ -86,7 +89,7 @@ func bindOne(bound map[string]*binding, plans *pbwire.Compiler, t transcoder, d 
 	if err != nil {
 		return err
 	}
-	bound[m.path] = &binding{m, act}
+	bound[m.path] = &binding{m, act, b.kind()}
 	return nil
 }
 
@@ -94,10 +97,12 @@ func (b Callback) action(t transcoder, m *grpcMethod) (action, error) {
 	switch {
 	case b.KV != nil:
 		return b.KV.action(m)
-	case b.Bus != nil && b.Bus.Publish != "":
-		return publish(b.Bus.Publish), nil
-	case b.Bus != nil:
+	case b.Bus != nil && b.Bus.Request != "":
 		return ask(b.Bus.Request), nil
+	case b.Bus != nil:
+		return b.Bus.publish(m)
+	case b.Invoke != nil:
+		return b.Invoke.action(m)
 	case b.Deny != "":
 		code := codes.PermissionDenied
 		if err := code.UnmarshalJSON(fmt.Appendf(nil, "%q", screaming(b.Deny))); err != nil {
@@ -125,10 +130,93 @@ func screaming(code string) string {
 	return strings.ToUpper(b.String())
 }
 
-func publish(eventType string) action {
-	return func(ctx context.Context, host plugin.Host, request []byte) ([]byte, error) {
-		return nil, host.Emit(ctx, plugin.Event{Type: eventType, Data: request})
+func (b *BusCallback) publish(m *grpcMethod) (action, error) {
+	var named, data field
+	var err error
+	if b.Type != "" {
+		if named, err = fieldOf(m.out, b.Type, protoreflect.StringKind); err != nil {
+			return nil, fmt.Errorf("bus.type: %w", err)
+		}
 	}
+	if b.Data != "" {
+		if data, err = fieldOf(m.out, b.Data, 0); err != nil {
+			return nil, fmt.Errorf("bus.data: %w", err)
+		}
+	}
+	return func(ctx context.Context, host plugin.Host, request []byte) ([]byte, error) {
+		e := plugin.Event{Type: b.Publish}
+		var err error
+		if b.Type != "" {
+			if e.Type, err = named.text(request); err != nil {
+				return nil, err
+			}
+		}
+		if e.Data, err = data.pick(request); err != nil { // all of it where there are no names
+			return nil, err
+		}
+		return nil, host.Emit(ctx, e)
+	}, nil
+}
+
+// action joins the method's messages to operations of other plugins.
+func (b *InvokeCallback) action(m *grpcMethod) (action, error) {
+	var at [4]field
+	for i, f := range []struct {
+		name, path string
+		of         protoreflect.MessageDescriptor
+		kind       protoreflect.Kind
+	}{
+		{"plugin", or(b.Plugin, "plugin"), m.out, protoreflect.StringKind},
+		{"operation", or(b.Operation, "operation"), m.out, protoreflect.StringKind},
+		{"data", or(b.Data, "data"), m.out, 0}, {"value", or(b.Value, "data"), m.in, 0},
+	} {
+		var err error
+		if at[i], err = fieldOf(f.of, f.path, f.kind); err != nil {
+			return nil, fmt.Errorf("invoke.%s: %w", f.name, err)
+		}
+	}
+	k := &invokeAction{plugins: b.Plugins, plugin: at[0], operation: at[1], data: at[2], value: at[3]}
+	return k.do, nil
+}
+
+type invokeAction struct {
+	plugins                        []string
+	plugin, operation, data, value field
+}
+
+func (k *invokeAction) do(ctx context.Context, host plugin.Host, request []byte) ([]byte, error) {
+	var in plugin.Invocation
+	var err error
+	if in.Plugin, err = k.plugin.text(request); err != nil {
+		return nil, err
+	}
+	if in.Operation, err = k.operation.text(request); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(k.plugins, in.Plugin) {
+		return nil, fmt.Errorf("%w: plugin %q is not in spec.goplugin.callbacks' invoke.plugins", plugin.ErrDenied, cut(in.Plugin))
+	}
+	if in.Data, err = k.data.pick(request); err != nil {
+		return nil, err
+	}
+	in.Metadata = traceOf(ctx)
+	result, err := host.Invoke(ctx, in)
+	if err != nil || len(result.Data) == 0 {
+		return nil, err
+	}
+	return k.value.nest(result.Data), nil
+}
+
+// traceOf is the trace that a call of the plugin is part of.
+func traceOf(ctx context.Context) map[string]string {
+	md, _ := metadata.FromIncomingContext(ctx)
+	trace := map[string]string{}
+	for _, key := range []string{"traceparent", "tracestate"} {
+		if values := md.Get(key); len(values) > 0 {
+			trace[key] = values[0]
+		}
+	}
+	return trace
 }
 
 func ask(name string) action {
@@ -185,19 +273,15 @@ func (k *kvAction) do(ctx context.Context, host plugin.Host, request []byte) ([]
 	if !ok {
 		return nil, fmt.Errorf("%w: this daemon keeps no values", plugin.ErrUnavailable)
 	}
-	var key string
-	raw, err := k.key.pick(request)
-	if err == nil && raw != nil {
-		err = json.Unmarshal(raw, &key)
-	}
+	key, err := k.key.text(request)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", plugin.ErrInvalid, k.key, err)
+		return nil, err
 	}
 	switch values := keeper.Values(); k.Do {
 	case "put":
 		value, err := k.value.pick(request)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", plugin.ErrInvalid, k.value, err)
+			return nil, err
 		}
 		return nil, values.Put(ctx, key, value)
 	case "delete":
@@ -290,7 +374,24 @@ func fieldOf(d protoreflect.MessageDescriptor, path string, kind protoreflect.Ki
 }
 
 // pick returns the field's JSON in that of the message, nil when it is not set.
-func (f field) pick(text []byte) (json.RawMessage, error) { return pick(text, f.names) }
+func (f field) pick(message []byte) (json.RawMessage, error) {
+	text, err := pick(message, f.names)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", plugin.ErrInvalid, f, err)
+	}
+	return text, nil
+}
+
+// text returns the field's text, empty when it is not set.
+func (f field) text(message []byte) (text string, err error) {
+	raw, err := f.pick(message)
+	if err == nil && raw != nil {
+		if err = json.Unmarshal(raw, &text); err != nil {
+			err = fmt.Errorf("%w: %s: %w", plugin.ErrInvalid, f, err)
+		}
+	}
+	return text, err
+}
 
 func pick(text json.RawMessage, names []string) (json.RawMessage, error) {
 	for _, name := range names {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -26,6 +27,8 @@ const (
 	brokerMethod = "/plugin.GRPCBroker/StartStream"
 	// brokerSocket is the name of the socket that a plugin calls back on.
 	brokerSocket = "host"
+	// inheritedDescriptor is what the plugin has it as.
+	inheritedDescriptor = 3
 	// verdictMost is how long a plugin may take to end a stream that it has no use
 	// for; those in Go do so at once.
 	verdictMost = 250 * time.Millisecond
@@ -41,7 +44,7 @@ var errBrokerEnded = errors.New("the plugin's broker has ended with an earlier c
 // are served: a number costs nothing, and cannot be used up. What the plugin offers
 // in turn is taken note of by nobody.
 //
-// The socket's name and keys stay the same when the next daemon adopts the plugin, so
+// The socket and its keys stay the same when the next daemon adopts the plugin, so
 // that connections to it are made anew by the plugin itself.
 type broker struct {
 	*callServer
@@ -60,31 +63,110 @@ type broker struct {
 }
 
 // openBroker serves what is bound. An adopted plugin is asked whether new connections
-// can be made.
+// can be made, which is a fault where others than the calls of its start need one.
 func openBroker(ctx context.Context, g *grpcLink, bound map[string]*binding) (*broker, error) {
-	b := &broker{conn: g.conn, address: filepath.Join(g.launch.Dir, brokerSocket), turn: make(chan struct{}, 1), fresh: !g.connected}
+	b := &broker{conn: g.conn, address: g.callAddress(), turn: make(chan struct{}, 1), fresh: !g.connected}
 	b.ids.Store(rand.Uint32N(1 << 30)) // not again those of an earlier daemon
 	b.turn <- struct{}{}
-	if err := os.Remove(b.address); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, startFailed("callbacks", err)
+	if err := g.unblockCalls(); err != nil {
+		return nil, err
 	}
-	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: b.address, Net: "unix"})
-	if err != nil {
-		return nil, startFailed("callbacks", err)
-	}
+	var err error
 	if b.callServer, err = newCallServer(g, bound); err != nil {
-		_ = socket.Close()
 		return nil, err
 	}
 	b.closing, b.cancel = context.WithCancel(context.Background())
-	b.running.Go(func() { b.serve(socket) }) // ends with close
-	if !b.fresh && len(g.BrokerIDs) > 0 {
-		if _, err := b.hailed(ctx); err != nil && !b.ended.Load() {
-			b.close()
-			return nil, startFailed("callbacks", err)
-		}
+	b.running.Go(func() { b.serve(g.calls) }) // ends with close
+	if b.fresh || len(g.BrokerIDs) == 0 {
+		return b, nil
+	}
+	if _, err := b.hailed(ctx); err != nil && (!b.ended.Load() || g.needsBroker()) {
+		b.close()
+		return nil, startFailed("callbacks", err)
 	}
 	return b, nil
+}
+
+// callAddress is the path of the socket that the plugin calls back on.
+func (p *process) callAddress() string { return filepath.Join(p.launch.Dir, brokerSocket) }
+
+// listenForCalls makes the socket, and returns what a plugin that may outlive the
+// daemon is given of it: as long as the plugin has it, connections wait in it for the
+// next daemon.
+func (p *process) listenForCalls() (inherited []*os.File, err error) {
+	if !p.calledBack() {
+		return nil, nil
+	}
+	if err := os.Remove(p.callAddress()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, startFailed("callbacks", err)
+	}
+	if p.calls, err = net.ListenUnix("unix", &net.UnixAddr{Name: p.callAddress(), Net: "unix"}); err != nil {
+		return nil, startFailed("callbacks", err)
+	}
+	p.calls.SetUnlinkOnClose(false)
+	if err = os.Chmod(p.callAddress(), 0o600); err == nil && p.launch.Manifest.Spec.Detached() {
+		inherited = make([]*os.File, 1)
+		inherited[0], err = p.calls.File()
+	}
+	if err != nil {
+		p.closeCalls()
+		return nil, startFailed("callbacks", err)
+	}
+	return inherited, nil
+}
+
+// unblockCalls undoes what the plugin's start did to the socket that both have: passing it
+// on made it blocking, and then neither a deadline nor a close ends an Accept.
+func (p *process) unblockCalls() error {
+	conn, err := p.calls.SyscallConn()
+	if err != nil {
+		return startFailed("callbacks", err)
+	}
+	var inner error
+	if err = conn.Control(func(fd uintptr) { inner = syscall.SetNonblock(int(fd), true) }); err == nil {
+		err = inner
+	}
+	if err != nil {
+		return startFailed("callbacks", err)
+	}
+	return nil
+}
+
+// recallCalls takes the socket back from the plugin. Where the kernel or the plugin does
+// not let it, there is a new one of the same name.
+func (p *process) recallCalls() error {
+	if !p.calledBack() {
+		return nil
+	}
+	if file, err := p.Descriptor(inheritedDescriptor); err == nil {
+		defer func() { _ = file.Close() }()
+		socket, err := net.FileListener(file)
+		if unix, ok := socket.(*net.UnixListener); err == nil && ok && unix.Addr().String() == p.callAddress() {
+			unix.SetUnlinkOnClose(false)
+			p.calls = unix
+			return nil
+		}
+		if err == nil {
+			_ = socket.Close()
+		}
+	}
+	inherited, err := p.listenForCalls()
+	for _, file := range inherited {
+		_ = file.Close() // it has one
+	}
+	return err
+}
+
+// closeCalls closes the socket, and removes it from the folder of a plugin that is not
+// left for the next daemon.
+func (p *process) closeCalls() {
+	if p.calls == nil {
+		return
+	}
+	_ = p.calls.Close()
+	if p.Process == nil || !p.Left() {
+		_ = os.Remove(p.callAddress())
+	}
 }
 
 // lend announces a number, and returns it: for some seconds the plugin can connect by
@@ -229,6 +311,21 @@ func (g *grpcLink) facts() map[string]string {
 		return map[string]string{"callbacks": "served", "broker": "ended"}
 	}
 	return map[string]string{"callbacks": "served"}
+}
+
+// needsBroker reports that there are operations with a broker's number beside those of
+// the start.
+func (g *grpcLink) needsBroker() bool {
+	atStart := map[*grpcMethod]bool{}
+	for _, call := range g.StartCalls {
+		atStart[g.known.methods[call.Operation]] = true
+	}
+	for operation := range g.BrokerIDs {
+		if !atStart[g.known.methods[operation]] {
+			return true
+		}
+	}
+	return false
 }
 
 // calledServices are those whose methods are bound.

@@ -11,10 +11,11 @@ import (
 
 // Callback says what a call of the plugin to its host does. Exactly one field is set.
 type Callback struct {
-	KV     *KVCallback    `json:"kv,omitempty" doc:"Reads or writes the plugin's own keys and values, which are kept until the plugin is deleted: at most 16384 keys and 64 MiB. They are stored as they come, not encrypted. For one method, not for a service."`
-	Bus    *BusCallback   `json:"bus,omitempty" doc:"Publishes the call, or asks whoever listens."`
-	Static plugin.RawJSON `json:"static,omitempty" doc:"Answers with this message, in protobuf's JSON form."`
-	Deny   string         `json:"deny,omitempty" enum:"PermissionDenied,Unimplemented,Unavailable,NotFound,FailedPrecondition" doc:"Answers with this gRPC status; PermissionDenied is the answer to what is not named at all."`
+	KV     *KVCallback     `json:"kv,omitempty" doc:"Reads or writes the plugin's own keys and values, which are kept until the plugin is deleted: at most 16384 keys and 64 MiB. They are stored as they come, not encrypted. For one method, not for a service."`
+	Bus    *BusCallback    `json:"bus,omitempty" doc:"Publishes the call, or asks whoever listens."`
+	Invoke *InvokeCallback `json:"invoke,omitempty" doc:"Invokes an operation of another plugin. For one method, not for a service."`
+	Static plugin.RawJSON  `json:"static,omitempty" doc:"Answers with this message, in protobuf's JSON form."`
+	Deny   string          `json:"deny,omitempty" enum:"PermissionDenied,Unimplemented,Unavailable,NotFound,FailedPrecondition" doc:"Answers with this gRPC status; PermissionDenied is the answer to what is not named at all."`
 }
 
 // KVCallback maps one method to one action on the plugin's keys and values. Fields are
@@ -31,7 +32,33 @@ type KVCallback struct {
 // BusCallback sends a call to the bus, as JSON. One of its fields is set.
 type BusCallback struct {
 	Publish string `json:"publish,omitempty" doc:"Publishes the call as an event of the plugin of this type, on patchbay.v1.event.PLUGIN.TYPE, and answers with an empty message."`
+	Type    string `json:"type,omitempty" doc:"In place of publish: the field of the call that has the event's type."`
+	Data    string `json:"data,omitempty" doc:"With publish or type: the field of the call that is published (default all of it)."`
 	Request string `json:"request,omitempty" doc:"Asks on patchbay.v1.callback.PLUGIN.NAME, and answers with the first answer, which is JSON."`
+}
+
+// InvokeCallback says where in the messages an invocation is.
+type InvokeCallback struct {
+	Plugins   []string `json:"plugins" required:"true" doc:"The names of the plugins that may be invoked."`
+	Plugin    string   `json:"plugin,omitempty" doc:"The field of the call that has the plugin's name (default plugin)."`
+	Operation string   `json:"operation,omitempty" doc:"The field of the call that has the operation (default operation)."`
+	Data      string   `json:"data,omitempty" doc:"The field of the call that is the argument, in its JSON form (default data)."`
+	Value     string   `json:"value,omitempty" doc:"The field of the answer that takes the result (default data)."`
+}
+
+// kind is the name of the field that is set.
+func (b Callback) kind() string {
+	switch {
+	case b.KV != nil:
+		return "kv"
+	case b.Bus != nil:
+		return "bus"
+	case b.Invoke != nil:
+		return "invoke"
+	case b.Deny != "":
+		return "deny"
+	}
+	return "static"
 }
 
 // StartCall is a call that Patchbay makes itself.
@@ -47,6 +74,8 @@ const (
 	callbacksMax = 200
 	// startCallsMax bounds what a start can take; Vault makes two calls.
 	startCallsMax = 16
+	// invokedMax bounds the plugins that one may invoke.
+	invokedMax = 100
 	// fieldDepthMax bounds the path to a field.
 	fieldDepthMax = 8
 )
@@ -110,13 +139,13 @@ func (b Callback) check(at, name string, faults *plugin.Faults) {
 		faults.Add(at, "%q names no method; write package.Service or package.Service/Method", cut(name))
 	}
 	set := 0
-	for _, is := range []bool{b.KV != nil, b.Bus != nil, len(b.Static) > 0, b.Deny != ""} {
+	for _, is := range []bool{b.KV != nil, b.Bus != nil, b.Invoke != nil, len(b.Static) > 0, b.Deny != ""} {
 		if is {
 			set++
 		}
 	}
 	if set != 1 {
-		faults.Add(at, "has %d of kv, bus, static and deny; write one", set)
+		faults.Add(at, "has %d of kv, bus, invoke, static and deny; write one", set)
 	}
 	if b.KV != nil {
 		b.KV.check(at+".kv", name, faults)
@@ -124,17 +153,26 @@ func (b Callback) check(at, name string, faults *plugin.Faults) {
 	if b.Bus != nil {
 		b.Bus.check(at+".bus", faults)
 	}
+	if b.Invoke != nil {
+		b.Invoke.check(at+".invoke", name, faults)
+	}
+}
+
+func (b *InvokeCallback) check(at, name string, faults *plugin.Faults) {
+	if !strings.Contains(name, "/") {
+		faults.Add(at, "is for one method; write %s/Method", cut(name))
+	}
+	if len(b.Plugins) == 0 || len(b.Plugins) > invokedMax {
+		faults.Add(at+".plugins", "has %d names; write 1 to %d", len(b.Plugins), invokedMax)
+	}
+	checkFields(faults, at, map[string]string{"plugin": b.Plugin, "operation": b.Operation, "data": b.Data, "value": b.Value})
 }
 
 func (b *KVCallback) check(at, name string, faults *plugin.Faults) {
 	if !strings.Contains(name, "/") {
 		faults.Add(at, "is for one method; write %s/Method", cut(name))
 	}
-	for field, path := range map[string]string{"key": b.Key, "value": b.Value} {
-		if path != "" {
-			checkField(faults, at+"."+field, path)
-		}
-	}
+	checkFields(faults, at, map[string]string{"key": b.Key, "value": b.Value})
 	if b.Delimiter != "" && b.Do != "list" {
 		faults.Add(at+".delimiter", "is for list; leave it out")
 	}
@@ -147,13 +185,31 @@ func (b *KVCallback) check(at, name string, faults *plugin.Faults) {
 }
 
 func (b *BusCallback) check(at string, faults *plugin.Faults) {
+	checkFields(faults, at, map[string]string{"type": b.Type, "data": b.Data})
+	set := 0
+	for _, field := range []string{b.Publish, b.Type, b.Request} {
+		if field != "" {
+			set++
+		}
+	}
 	switch {
-	case (b.Publish == "") == (b.Request == ""):
-		faults.Add(at, "wants publish or request; write one")
+	case set != 1:
+		faults.Add(at, "has %d of publish, type and request; write one", set)
+	case b.Data != "" && b.Request != "":
+		faults.Add(at+".data", "is for what is published; leave it out")
 	case b.Publish != "" && (!publishPattern.MatchString(b.Publish) || strings.HasPrefix(b.Publish, "dev.patchbay.")):
 		faults.Add(at+".publish", "%q cannot be an event's type: use 1 to 128 letters, digits, '.', '_', '-' and '/', not beginning with dev.patchbay.", cut(b.Publish))
 	case b.Request != "" && !requestPattern.MatchString(b.Request):
 		faults.Add(at+".request", "%q cannot be a name: use up to four parts of letters, digits, - and _, with dots between", cut(b.Request))
+	}
+}
+
+// checkFields checks the paths that are given.
+func checkFields(faults *plugin.Faults, at string, paths map[string]string) {
+	for _, field := range sortedKeys(paths) {
+		if paths[field] != "" {
+			checkField(faults, at+"."+field, paths[field])
+		}
 	}
 }
 

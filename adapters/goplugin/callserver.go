@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,8 +25,11 @@ const (
 	// callStreamsMax bounds the calls of one connection.
 	callStreamsMax = 64
 	// callsMax bounds the calls that are read and answered at a time, and so the
-	// memory: that many messages of spec.limits.payload. Others wait.
+	// memory: that many messages of callBytesMax. Others wait.
 	callsMax = 16
+	// callBytesMax bounds a message, as grpc does without being told; it is above what
+	// values and events may have. spec.limits.payload is a bound too.
+	callBytesMax = 4 << 20
 	// handshakeMost is how long a connection may take to begin.
 	handshakeMost = 5 * time.Second
 	// toldMax bounds the methods whose denial is told in the log.
@@ -37,13 +41,12 @@ const (
 // A callServer answers what a plugin asks its host.
 type callServer struct {
 	transcoder
-	launch  plugin.Launch
-	bound   map[string]*binding // by path
-	payload int
-	most    time.Duration
-	server  *grpc.Server
-	owns    func(pid int) bool
-	slots   chan struct{} // one for each call that is under way
+	launch plugin.Launch
+	bound  map[string]*binding // by path
+	most   time.Duration
+	server *grpc.Server
+	owns   func(pid int) bool
+	slots  chan struct{} // one for each call that is under way
 
 	mu   sync.Mutex
 	told map[string]bool
@@ -51,12 +54,12 @@ type callServer struct {
 
 func newCallServer(g *grpcLink, bound map[string]*binding) (*callServer, error) {
 	s := &callServer{
-		transcoder: g.transcoder, launch: g.launch, bound: bound, payload: g.payload, most: g.launch.Manifest.Spec.Timeouts.Invoke.Std(),
+		transcoder: g.transcoder, launch: g.launch, bound: bound, most: g.launch.Manifest.Spec.Timeouts.Invoke.Std(),
 		owns: g.Owns, slots: make(chan struct{}, callsMax), told: map[string]bool{},
 	}
 	options := []grpc.ServerOption{
 		grpc.UnknownServiceHandler(s.handle), grpc.ForceServerCodecV2(codec{}), grpc.WaitForHandlers(true),
-		grpc.MaxRecvMsgSize(g.payload), grpc.MaxSendMsgSize(g.payload), grpc.MaxConcurrentStreams(callStreamsMax),
+		grpc.MaxRecvMsgSize(min(g.payload, callBytesMax)), grpc.MaxSendMsgSize(min(g.payload, callBytesMax)), grpc.MaxConcurrentStreams(callStreamsMax),
 		grpc.MaxHeaderListSize(headersBytesMax), grpc.ConnectionTimeout(handshakeMost),
 	}
 	if g.own != nil {
@@ -78,20 +81,31 @@ func (s *callServer) serve(socket *net.UnixListener) {
 // stop ends every call, and returns once nothing runs.
 func (s *callServer) stop() { s.server.Stop() }
 
-// handle answers one call. It is a stranger's: whatever it holds must not end more
-// than itself.
-func (s *callServer) handle(_ any, call grpc.ServerStream) (err error) {
+// handle answers one call, and has it counted.
+func (s *callServer) handle(_ any, call grpc.ServerStream) error {
 	path, _ := grpc.MethodFromServerStream(call)
-	defer func() {
-		if panicked := recover(); panicked != nil {
-			err = status.Errorf(codes.Internal, "patchbay: %s: %v", cut(path), panicked)
-		}
-	}()
-	b := s.bound[path]
+	b, kind := s.bound[path], "none"
+	var err error
 	if b == nil {
 		s.tell(path)
-		return status.Errorf(codes.PermissionDenied, "patchbay: %s is not bound in spec.goplugin.callbacks, and so denied", cut(path))
+		err = status.Errorf(codes.PermissionDenied, "patchbay: %s is denied: nothing is bound to it in spec.goplugin.callbacks", cut(path))
+	} else {
+		kind, err = b.kind, s.answer(call, b)
 	}
+	if counter, ok := s.launch.Host.(plugin.CallbackCounter); ok {
+		counter.Called(kind, outcomeOf(status.Code(err)))
+	}
+	return err
+}
+
+// answer answers one call. It is a stranger's: whatever it holds must not end more
+// than itself.
+func (s *callServer) answer(call grpc.ServerStream, b *binding) (err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = status.Errorf(codes.Internal, "patchbay: %s: %v", b.method.full, panicked)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(call.Context(), s.most)
 	defer cancel()
 	select {
@@ -144,8 +158,37 @@ func (s *callServer) tell(path string) {
 	}
 	s.mu.Unlock()
 	if !known {
-		_, _ = fmt.Fprintf(s.launch.Output.Writer(plugin.PluginLog), "the plugin called %q and was denied: it is not bound in spec.goplugin.callbacks\n", cut(path))
+		_, _ = fmt.Fprintf(s.launch.Output.Writer(plugin.PluginLog), "the plugin called %q and was denied: nothing is bound to that in spec.goplugin.callbacks\n", strings.TrimPrefix(cut(path), "/"))
 	}
+}
+
+// A class is how an error of the host is told: its status, and its word in metrics.
+type class struct {
+	err     error
+	code    codes.Code
+	outcome string
+}
+
+func classes() []class {
+	return []class{
+		{plugin.ErrInvalid, codes.InvalidArgument, "invalid"}, {plugin.ErrDenied, codes.PermissionDenied, "denied"},
+		{plugin.ErrNotFound, codes.NotFound, "not-found"}, {plugin.ErrConflict, codes.Aborted, "conflict"},
+		{plugin.ErrBusy, codes.ResourceExhausted, "busy"}, {plugin.ErrDeadline, codes.DeadlineExceeded, "deadline"},
+		{plugin.ErrUnavailable, codes.Unavailable, "unavailable"},
+		// What an answer from the bus or another plugin refuses, and what is wrong with an answer.
+		{nil, codes.FailedPrecondition, "refused"}, {nil, codes.Internal, "invalid"},
+		{nil, codes.Unimplemented, "denied"}, {nil, codes.OK, "ok"},
+	}
+}
+
+// outcomeOf is a word of few for metrics.
+func outcomeOf(code codes.Code) string {
+	for _, c := range classes() {
+		if c.code == code {
+			return c.outcome
+		}
+	}
+	return "unavailable"
 }
 
 // statusOf gives an error of the host its gRPC status.
@@ -154,16 +197,9 @@ func statusOf(method string, err error) error {
 		return err
 	}
 	code := codes.Internal
-	for _, class := range []struct {
-		err  error
-		code codes.Code
-	}{
-		{plugin.ErrInvalid, codes.InvalidArgument}, {plugin.ErrDenied, codes.PermissionDenied}, {plugin.ErrNotFound, codes.NotFound},
-		{plugin.ErrConflict, codes.Aborted}, {plugin.ErrBusy, codes.ResourceExhausted}, {plugin.ErrDeadline, codes.DeadlineExceeded},
-		{plugin.ErrUnavailable, codes.Unavailable},
-	} {
-		if errors.Is(err, class.err) {
-			code = class.code
+	for _, c := range classes() {
+		if c.err != nil && errors.Is(err, c.err) {
+			code = c.code
 			break
 		}
 	}

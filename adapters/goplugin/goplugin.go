@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
@@ -126,6 +127,7 @@ func (p *process) kill() {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = p.Stop(now, nil)
+	p.closeCalls()
 }
 
 // startFailed gives an error of a launch its class: out of time, or worth a retry.
@@ -149,6 +151,8 @@ type process struct {
 	stdout, stderr proc.Tail
 	// connected: there was a connection before, of this daemon or an earlier one.
 	connected bool
+	// calls is where the plugin calls back; nil without callbacks.
+	calls *net.UnixListener
 	// serves: it is an instance.
 	serves atomic.Bool
 }

@@ -81,6 +81,9 @@ func (p *process) resume(ctx context.Context, h handle) (*instance, error) {
 	if err := p.recallDescriptors(); err != nil {
 		return nil, err
 	}
+	if err := p.recallCalls(); err != nil {
+		return nil, err
+	}
 	g, err := p.recall(h)
 	if err != nil {
 		return nil, err

@@ -77,6 +77,7 @@ func (i *instance) tidy() {
 		}
 	}
 	i.link.close()
+	i.closeCalls()
 }
 
 // Invoke calls one operation. An answer in parts is gathered into a JSON array.

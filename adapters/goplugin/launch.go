@@ -52,29 +52,48 @@ func (c compiled) start(l plugin.Launch, cookie string) (*process, error) {
 	if err := p.keepDescriptors(); err != nil {
 		return nil, err
 	}
+	inherited, err := p.listenForCalls()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, file := range inherited {
+			_ = file.Close()
+		}
+	}()
+	if err := p.execute(env, inherited); err != nil {
+		p.closeCalls()
+		return nil, err
+	}
+	return p, nil
+}
+
+// execute starts the process.
+func (p *process) execute(env map[string]string, inherited []*os.File) error {
+	c, l := p.compiled, p.launch
 	stdout, err := l.Output.File(plugin.Stdout)
 	if err != nil {
-		return nil, startFailed("start: stdout", err)
+		return startFailed("start: stdout", err)
 	}
 	defer func() { _ = stdout.Close() }()
 	stderr, err := l.Output.File(plugin.Stderr)
 	if err != nil {
-		return nil, startFailed("start: stderr", err)
+		return startFailed("start: stderr", err)
 	}
 	defer func() { _ = stderr.Close() }()
 	if p.stdout, err = endOf(stdout); err == nil {
 		p.stderr, err = endOf(stderr)
 	}
 	if err != nil {
-		return nil, startFailed("start: output", err)
+		return startFailed("start: output", err)
 	}
 	spec := proc.Spec{
 		Path: c.path, Args: c.Command[1:], Env: c.environ(l, env), Dir: l.Dir,
-		Stdout: stdout, Stderr: stderr, Digest: c.digest, Detached: l.Manifest.Spec.Detached(), Limits: l.Manifest.Spec.Limits,
+		Stdout: stdout, Stderr: stderr, ExtraFiles: inherited, Digest: c.digest, Detached: l.Manifest.Spec.Detached(), Limits: l.Manifest.Spec.Limits,
 	}
 	p.Beside = proc.NewBeside(l.Manifest, spec)
 	p.Process, err = proc.Start(spec)
-	return p, err
+	return err
 }
 
 // endOf is where the next process's output will begin.
