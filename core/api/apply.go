@@ -86,13 +86,17 @@ func (a *API) plan(m plugin.Manifest) (wire.Applied, store.Expect, error) {
 	for _, change := range manifest.Diff(old.Manifest, m) {
 		done.Action = wire.Changed
 		done.Restarts = done.Restarts || change.Restarts
-		if old.Pin != nil && strings.HasPrefix(change.Path, "spec") {
+		if held(old) && strings.HasPrefix(change.Path, "spec") {
 			return done, store.Expect{}, old.Pin.Refuses(m.Metadata.Name)
 		}
 		done.Changes = append(done.Changes, wire.Change{Path: change.Path, Old: change.Old, New: change.New, Restarts: change.Restarts})
 	}
 	return done, store.Expect{Revision: old.Revision}, nil
 }
+
+// held reports a plugin whose spec must not change. What was pinned and is not accepted
+// any more has no spec: any may take its place.
+func held(r plugin.Resource) bool { return r.Pin != nil && r.Manifest.Spec.Adapter != "" }
 
 func (a *API) validate(c echo.Context) error {
 	manifests, err := a.uploaded(c)

@@ -33,7 +33,7 @@ func (a *API) rollback(c echo.Context) error {
 		return err
 	}
 	name := now.Metadata.Name
-	if now.Pin != nil {
+	if held(now) {
 		return now.Pin.Refuses(name)
 	}
 	all, err := a.deps.Plugins.Revisions(c.Request().Context(), name)

@@ -313,6 +313,7 @@ func TestRecord_thatIsNotAccepted(t *testing.T) {
 		forge := func(name string, desired plugin.Desired) {
 			t.Helper()
 			r := store.Record{Manifest: plugin.Manifest{Metadata: plugin.Metadata{Name: name}}, Desired: desired, Fault: "spec.quantum: is no field"}
+			r.Pin = &plugin.Pin{Generation: 5, Digest: "sha256:1"}
 			if _, err := s.Put(t.Context(), r, store.Expect{}); err != nil {
 				t.Fatal(err)
 			}
@@ -337,8 +338,8 @@ func TestRecord_thatIsNotAccepted(t *testing.T) {
 			t.Errorf("good is %s after %d launches, %d of turns run", got.Status.State, w.adapter.count("good"), w.adapter.alive["turns"])
 		}
 		w.put(t, "turns", `{"fake":{}}`)
-		if got, _ := w.Get("turns"); got.Status.State != plugin.Running {
-			t.Errorf("applied anew: got %s", got.Status.State)
+		if got, _ := w.Get("turns"); got.Status.State != plugin.Running || got.Pin == nil || got.Pin.Generation != got.Generation || w.adapter.asked != "sha256:1" {
+			t.Errorf("applied anew: got %s, pin %+v, launched with digest %q", got.Status.State, got.Pin, w.adapter.asked)
 		}
 		if err := w.Delete(t.Context(), "new", store.Expect{}); err != nil {
 			t.Error(err)

@@ -103,7 +103,7 @@ func (r Registry) Put(ctx context.Context, m plugin.Manifest, expect store.Expec
 		if exists && len(changes) == 0 && old.Fault == "" {
 			return old, errUnchanged
 		}
-		if old.Pin != nil && slices.ContainsFunc(changes, ofSpec) {
+		if old.Pin != nil && old.Fault == "" && slices.ContainsFunc(changes, ofSpec) {
 			return old, old.Pin.Refuses(name)
 		}
 		next := old
@@ -113,6 +113,11 @@ func (r Registry) Put(ctx context.Context, m plugin.Manifest, expect store.Expec
 		}
 		if !exists || old.Fault != "" || slices.ContainsFunc(changes, ofSpec) {
 			next.Generation++
+		}
+		if next.Pin != nil { // of a manifest that was not accepted: it holds this one
+			pin := *next.Pin
+			pin.Generation = next.Generation
+			next.Pin = &pin
 		}
 		return next, nil
 	})

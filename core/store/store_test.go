@@ -235,7 +235,7 @@ func TestSeen_whatIsNotAccepted(t *testing.T) {
 		"other":  `{"manifest":{"metadata":{"name":"known"}},"desired":"running"}`,
 		"type":   `{"manifest":{"metadata":{"name":"type"},"spec":{"timeouts":5}},"desired":"running"}`,
 		"wish":   `{"manifest":{"metadata":{"name":"wish"}},"desired":"paused"}`,
-		"newer":  `{"manifest":{"metadata":{"name":"newer"},"spec":{"quantum":{},"starlark":{}}},"generation":7,"desired":"stopped","restart":3}`,
+		"newer":  `{"manifest":{"metadata":{"name":"newer"},"spec":{"quantum":{},"starlark":{}}},"generation":7,"desired":"stopped","restart":3,"reload":2,"pin":{"generation":7,"digest":"sha256:1"}}`,
 		"nested": strings.Repeat(`{"manifest":`, 20000),
 	} {
 		if _, err := s.kv.Put(t.Context(), name, []byte(text)); err != nil {
@@ -256,7 +256,7 @@ func TestSeen_whatIsNotAccepted(t *testing.T) {
 		t.Errorf("got %d records, want 10", n)
 	}
 	newer, _ := again.Get("newer")
-	want := Record{Generation: 7, Desired: plugin.DesiredStopped, Restart: 3}
+	want := Record{Generation: 7, Desired: plugin.DesiredStopped, Restart: 3, Reload: 2, Pin: &plugin.Pin{Generation: 7, Digest: "sha256:1"}}
 	want.Manifest.Metadata.Name, want.Revision, want.Fault = "newer", newer.Revision, newer.Fault
 	if diff := cmp.Diff(want, newer); diff != "" || !strings.HasPrefix(newer.Fault, "spec.quantum: is no field; spec: xxx") {
 		t.Errorf("%s\n%.100s", diff, newer.Fault)
