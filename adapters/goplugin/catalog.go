@@ -21,6 +21,7 @@ type grpcMethod struct {
 	path          string // "/package.Service/Method"
 	full          string // "package.Service/Method"
 	short         string // "Method", empty when two services have it
+	comment       string // what stands before its declaration
 	in, out       protoreflect.MessageDescriptor
 	inPlan        *pbwire.Plan // nil when protojson has to do it
 	outPlan       *pbwire.Plan
@@ -106,7 +107,7 @@ func (c *catalog) add(d protoreflect.MethodDescriptor, plans *pbwire.Compiler) {
 	m := &grpcMethod{
 		path: "/" + full, full: full, short: string(d.Name()), in: d.Input(), out: d.Output(),
 		inPlan: plans.Compile(d.Input()), outPlan: plans.Compile(d.Output()),
-		clientStreams: d.IsStreamingClient(), serverStreams: d.IsStreamingServer(),
+		clientStreams: d.IsStreamingClient(), serverStreams: d.IsStreamingServer(), comment: commentOf(d),
 	}
 	c.methods[full] = m
 	c.all = append(c.all, m)
@@ -133,8 +134,13 @@ func whole(d protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool
 	return true
 }
 
+// connectService is what the daemon itself calls, at plugins of its own SDK
+// (sdk/go/goplugin): it is no operation.
+const connectService = "patchbay.plugin.v1.Plugin"
+
 // nameShortly gives a method its short name where no other has it.
 func (c *catalog) nameShortly() {
+	c.all = slices.DeleteFunc(c.all, func(m *grpcMethod) bool { return strings.HasPrefix(m.full, connectService+"/") })
 	times := map[string]int{}
 	for _, m := range c.all {
 		times[m.short]++
@@ -168,10 +174,14 @@ func (c *catalog) alias(names map[string]string) {
 
 // summary says what a method is, and how else it can be called.
 func (m *grpcMethod) summary() string {
-	if len(m.aliases) == 0 {
-		return m.full
+	text := m.full
+	if m.comment != "" {
+		text = m.comment + " (" + m.full + ")"
 	}
-	return m.full + ", also " + strings.Join(m.aliases, ", ")
+	if len(m.aliases) == 0 {
+		return text
+	}
+	return text + ", also " + strings.Join(m.aliases, ", ")
 }
 
 // addMetadata gives each method the metadata of the manifest that is for it.

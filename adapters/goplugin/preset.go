@@ -25,6 +25,18 @@ type preset struct {
 func presets() []preset {
 	return []preset{
 		{
+			// sdk/go/goplugin.
+			name: "patchbay",
+			spec: Spec{
+				Handshake: cookie("PATCHBAY_PLUGIN", []int{1}, "f1c7b9ae-3c52-4f0e-9d41-6a60a4c4a5a2"), Transport: transportGRPC,
+				// The statuses that gRPC's gateway to HTTP has for these codes.
+				Errors: map[string]int{
+					"InvalidArgument": 400, "OutOfRange": 400, "Unauthenticated": 401, "PermissionDenied": 403, "NotFound": 404,
+					"AlreadyExists": 409, "Aborted": 409, "ResourceExhausted": 429, "Internal": 500, "DataLoss": 500,
+				},
+			},
+		},
+		{
 			// terraform-plugin-go, tfprotov5/tf5server and tfprotov6/tf6server. The
 			// host's side is terraform's internal/plugin, which always asks for AutoMTLS.
 			name: "terraform",

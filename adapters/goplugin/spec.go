@@ -20,7 +20,7 @@ import (
 type Spec struct {
 	Command []string `json:"command" required:"true" doc:"The executable and its arguments; a relative path starts from metadata.source."`
 	// Preset's words are the names of presets.
-	Preset    string    `json:"preset,omitempty" enum:"terraform,vault,tflint,grafana,example-basic,example-bidirectional,example-kv,example-negotiated,example-streaming,reva" doc:"Fills in what the plugins of one family have in common, so that command is all that is needed; fields given beside it win. The examples are go-plugin's own; reva needs plugin and describe."`
+	Preset    string    `json:"preset,omitempty" enum:"patchbay,terraform,vault,tflint,grafana,example-basic,example-bidirectional,example-kv,example-negotiated,example-streaming,reva" doc:"Fills in what the plugins of one family have in common, so that command is all that is needed; fields given beside it win. patchbay is for those of Patchbay's own SDK (sdk/go/goplugin); the examples are go-plugin's; reva needs plugin and describe."`
 	Handshake Handshake `json:"handshake,omitzero" doc:"What the plugin asks for before it serves: its HandshakeConfig. Required without a preset."`
 	// Inherit is the only way from the daemon's environment to the plugin's.
 	Inherit   []string `json:"inherit,omitempty" doc:"Names of variables that the plugin is given as the daemon has them, such as HTTPS_PROXY; one that the daemon lacks is left out, and spec.env wins. Nothing else of its environment is passed on."`
