@@ -34,6 +34,16 @@ func presets() []preset {
 					"InvalidArgument": 400, "OutOfRange": 400, "Unauthenticated": 401, "PermissionDenied": 403, "NotFound": 404,
 					"AlreadyExists": 409, "Aborted": 409, "ResourceExhausted": 429, "Internal": 500, "DataLoss": 500,
 				},
+				// What Host has; Invoke is for manifests to allow.
+				Callbacks: map[string]Callback{
+					"patchbay.plugin.v1.Host/Get":     {KV: &KVCallback{Do: "get", Missing: "NotFound"}},
+					"patchbay.plugin.v1.Host/Put":     {KV: &KVCallback{Do: "put"}},
+					"patchbay.plugin.v1.Host/Delete":  {KV: &KVCallback{Do: "delete"}},
+					"patchbay.plugin.v1.Host/List":    {KV: &KVCallback{Do: "list"}},
+					"patchbay.plugin.v1.Host/Publish": {Bus: &BusCallback{Type: "type", Data: "data"}},
+				},
+				BrokerIDs:  map[string]string{connectService + "/Connect": "broker"},
+				StartCalls: []StartCall{{Operation: connectService + "/Connect"}},
 			},
 		},
 		{
