@@ -209,7 +209,9 @@ func TestCallbacks_refused(t *testing.T) {
 	}{
 		{func(s *goplugin.Spec) { s.Callbacks["no.Service/Method"] = goplugin.Callback{Deny: "NotFound"} }, []string{"spec.goplugin.callbacks.no.Service/Method", "describes no service no.Service"}},
 		{func(s *goplugin.Spec) { s.Callbacks[helper+"Watch"] = goplugin.Callback{Deny: "NotFound"} }, []string{"spec.goplugin.callbacks." + helper + "Watch", "it streams"}},
-		{func(s *goplugin.Spec) { s.Callbacks[helper+"Sum"] = goplugin.Callback{Static: plugin.RawJSON(`{"m": 1}`)} }, []string{helper + "Sum", "static", `"m"`}},
+		{func(s *goplugin.Spec) {
+			s.Callbacks[helper+"Sum"] = goplugin.Callback{Static: plugin.RawJSON(`{"m": 1}`)}
+		}, []string{helper + "Sum", "static", `"m"`}},
 		{func(s *goplugin.Spec) { s.BrokerIDs["Call"] = "method" }, []string{"spec.goplugin.brokerIds.Call", "integer"}},
 		{func(s *goplugin.Spec) {
 			s.StartCalls = []goplugin.StartCall{{Operation: "Connect", Data: plugin.RawJSON(`{"fail": "not today"}`), Error: "error"}}
