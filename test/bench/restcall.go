@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 
@@ -50,8 +51,11 @@ func echoCall(transport, command string) (call func(context.Context, message) (m
 }
 
 // serveCalls is serveEcho with a handler that calls a plugin in between. It prints its
-// address and the plugin's pid; the plugin dies with it.
-func serveCalls(transport, command string) error {
+// address and the plugin's pid; the plugin, which has its files in dir, dies with it.
+func serveCalls(transport, command, dir string) error {
+	if err := os.Setenv("TMPDIR", dir); err != nil {
+		return err
+	}
 	call, pid, err := echoCall(transport, command)
 	if err != nil {
 		return err
@@ -125,7 +129,7 @@ func (h *harness) restCall(ctx context.Context, d *daemon, transport, field, man
 		return nil, err
 	}
 	defer end()
-	said, server, err := startServer(ctx, callServer, transport, command)
+	said, server, err := startServer(ctx, callServer, transport, command, h.dir)
 	if err != nil {
 		return nil, err
 	}
