@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -46,6 +47,7 @@ spec:
     command: [%s]
     handshake: {key: PATCHBAY_TINY, value: 3f2c, versions: [1]}
     transport: grpc
+  restart: {backoff: {min: 1ms, max: 10ms}, budget: {failures: -1}}
 `
 
 // text is the plugin's own type of arguments and answers.
@@ -81,8 +83,10 @@ func bareGoPlugin(command string, stub goplugin.Plugin) (dispensed any, pid int,
 }
 
 func bareDispensed(command, name string, stub goplugin.Plugin) (dispensed any, pid int, end func(), err error) {
+	cmd := exec.Command(command)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // with us, if we are killed
 	c := goplugin.NewClient(&goplugin.ClientConfig{
-		HandshakeConfig: tiny.Handshake(), Plugins: goplugin.PluginSet{name: stub}, Cmd: exec.Command(command),
+		HandshakeConfig: tiny.Handshake(), Plugins: goplugin.PluginSet{name: stub}, Cmd: cmd,
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolNetRPC, goplugin.ProtocolGRPC}, Logger: hclog.NewNullLogger(),
 	})
 	protocol, err := c.Client()
