@@ -14,7 +14,7 @@ ONLY       ?= .
 GENERATED  := manifests/schema core/api/openapi.json
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugins run demo test unit fault vm bench lint generate check-generated fuzz clean
+.PHONY: help build plugins upstream run demo test unit fault vm bench lint generate check-generated fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 20
@@ -24,6 +24,9 @@ build: ## bin/patchbay
 
 plugins: ## bin/plugins/*: the tiny plugins of the examples and tests
 	@test/build-plugins.sh
+
+upstream: ## bin/upstream/*: go-plugins that others wrote, for manifests/upstream; some minutes the first time
+	@test/build-upstream.sh
 
 run: build plugins ## Start a daemon with the examples, show them at work, keep serving until Ctrl-C
 	@test/demo.sh stay

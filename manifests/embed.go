@@ -1,6 +1,7 @@
 // Package manifests holds what people start from: the JSON Schema of a manifest,
 // made from the Go types by `go generate ./manifests`, and the examples, one
-// folder per adapter. It owns no code but the way to them.
+// folder per adapter; in the folder upstream, which is not embedded, those that
+// need what `make upstream` builds. It owns no code but the way to them.
 package manifests
 
 import (

@@ -19,7 +19,7 @@ fail() {
 matching() { grep -E "$@" || [ $? -eq 1 ]; }
 
 processes=$(ps -eo pid=,args=) || fail "ps: see above"
-matching "$root/bin/(patchbay|plugins/)|/tmp/go-build[0-9]+/|/tmp/Test[A-Za-z_]+[0-9]+/" <<<"$processes"
+matching "$root/bin/(patchbay|plugins/|upstream/)|/tmp/go-build[0-9]+/|/tmp/Test[A-Za-z_]+[0-9]+/" <<<"$processes"
 
 find /tmp -maxdepth 1 \( -name 'patchbay-*' -o -name '*.ipc' -o -name 'plugin[0-9]*' \) || fail "find /tmp: see above"
 

@@ -39,11 +39,18 @@ func TestNetRPC_errorsStayWithTheirCall(t *testing.T) {
 		{"Echo", `{"Tex": ""}`, plugin.ErrInvalid, "argument.Tex: is not a field; it has Text"},
 		{"Echo", `{`, plugin.ErrInvalid, "is not JSON"},
 		{"Missing", `{}`, plugin.ErrNotFound, "can't find method Plugin.Missing"},
-		{"Odd", `{"Text": "x"}`, plugin.ErrUnavailable, "could not encode its answer"},
 	} {
 		_, err := invoke(t, i, tt.operation, tt.data)
 		if !errors.Is(err, tt.class) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s %s: got %v, want %v with %q", tt.operation, tt.data, err, tt.class, tt.want)
+		}
+		echo(t, i, "Text")
+	}
+	// An error of a type that gob does not know ends the stream; the plugin says which.
+	for range 3 {
+		var no *plugin.Refusal
+		if _, err := invoke(t, i, "Odd", `{"Text": "x"}`); !errors.As(err, &no) || no.Code != "main.unregistered" {
+			t.Errorf("Odd: got %v", err)
 		}
 		echo(t, i, "Text")
 	}
@@ -72,7 +79,7 @@ func TestNetRPC_neighbours(t *testing.T) {
 				if caller%2 == 0 && (err != nil || string(r.Data) != string(in.Data)) {
 					return fmt.Errorf("caller %d: got %s, %w", caller, r.Data, err)
 				}
-				if caller%2 == 1 && !errors.Is(err, plugin.ErrUnavailable) {
+				if no := (*plugin.Refusal)(nil); caller%2 == 1 && (!errors.As(err, &no) || no.Code != "main.unregistered") {
 					return fmt.Errorf("caller %d: got %s, %w", caller, r.Data, err)
 				}
 			}
@@ -273,11 +280,11 @@ func TestGRPC_describes(t *testing.T) {
 	for _, op := range ops {
 		names = append(names, op.Name)
 	}
-	if got, want := strings.Join(names, " "), "Count Echo Exit Metadata Print Refuse Slow"; got != want {
+	if got, want := strings.Join(names, " "), "Chat Count Echo Exit Fail Flood Hold Metadata Print Refuse Slow Sum Tally"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	echoed := ops[1]
-	if want := `{"additionalProperties":false,"properties":{"text":{"type":"string"}},"type":"object"}`; string(echoed.Input) != want || echoed.Summary != "patchbay.tiny.v1.Tiny/Echo" || echoed.Streams || !ops[0].Streams {
+	echoed := ops[2]
+	if want := `{"additionalProperties":false,"properties":{"text":{"type":"string"}},"type":"object"}`; string(echoed.Input) != want || echoed.Summary != "patchbay.tiny.v1.Tiny/Echo" || echoed.Streams || !ops[1].Streams || !ops[0].TakesStream {
 		t.Errorf("got %+v", echoed)
 	}
 }

@@ -21,12 +21,15 @@ type grpcMethod struct {
 	path          string // "/package.Service/Method"
 	full          string // "package.Service/Method"
 	short         string // "Method", empty when two services have it
+	comment       string // what stands before its declaration
 	in, out       protoreflect.MessageDescriptor
 	inPlan        *pbwire.Plan // nil when protojson has to do it
 	outPlan       *pbwire.Plan
 	clientStreams bool
 	serverStreams bool
 	metadata      map[string]string
+	aliases       []string // sorted
+	brokerID      []protoreflect.FieldNumber
 }
 
 // A catalog is what a gRPC plugin says that it offers. It does not change.
@@ -34,6 +37,22 @@ type catalog struct {
 	methods map[string]*grpcMethod // by full name, and by short name where that is clear
 	all     []*grpcMethod          // sorted by the name they are listed under
 	types   *dynamicpb.Types
+	files   *protoregistry.Files
+}
+
+// methodsMax bounds what a plugin serves; Terraform's protocol has some thirty.
+const methodsMax = 1000
+
+// messagesMax bounds what is walked through for each method, and how deep: Google's
+// largest API has about two thousand.
+const messagesMax = 10_000
+
+func count(messages []*descriptorpb.DescriptorProto) int {
+	n := len(messages)
+	for _, m := range messages {
+		n += count(m.GetNestedType())
+	}
+	return n
 }
 
 // infrastructure are the services of gRPC and go-plugin themselves.
@@ -44,22 +63,33 @@ func infrastructure(service string) bool {
 
 // newCatalog links the files and lists the methods of services.
 func newCatalog(files map[string]*descriptorpb.FileDescriptorProto, services []string) (*catalog, error) {
+	messages := 0
+	for _, file := range files {
+		messages += count(file.GetMessageType())
+	}
+	if messages > messagesMax {
+		return nil, fmt.Errorf("descriptors: %d messages; at most %d", messages, messagesMax)
+	}
 	registry, err := resolve(files)
 	if err != nil {
 		return nil, err
 	}
-	c := &catalog{methods: map[string]*grpcMethod{}, types: dynamicpb.NewTypes(registry)}
+	c := &catalog{methods: map[string]*grpcMethod{}, types: dynamicpb.NewTypes(registry), files: registry}
+	plans := pbwire.NewCompiler()
 	for _, service := range services {
 		d, err := registry.FindDescriptorByName(protoreflect.FullName(service))
 		if err != nil {
-			return nil, fmt.Errorf("reflection: %s: %w", service, err)
+			return nil, fmt.Errorf("descriptors: %s: %w", service, err)
 		}
 		described, ok := d.(protoreflect.ServiceDescriptor)
 		if !ok {
-			return nil, fmt.Errorf("reflection: %s is no service", service)
+			return nil, fmt.Errorf("descriptors: %s is no service", service)
 		}
 		for i := range described.Methods().Len() {
-			c.add(described.Methods().Get(i))
+			c.add(described.Methods().Get(i), plans)
+		}
+		if len(c.all) > methodsMax {
+			return nil, fmt.Errorf("descriptors: more than %d methods", methodsMax)
 		}
 	}
 	c.nameShortly()
@@ -68,7 +98,7 @@ func newCatalog(files map[string]*descriptorpb.FileDescriptorProto, services []s
 
 // add takes in a method whose messages are known in full: a message that lacks a
 // part cannot be read or written.
-func (c *catalog) add(d protoreflect.MethodDescriptor) {
+func (c *catalog) add(d protoreflect.MethodDescriptor, plans *pbwire.Compiler) {
 	seen := map[protoreflect.FullName]bool{}
 	if !whole(d.Input(), seen) || !whole(d.Output(), seen) {
 		return
@@ -76,8 +106,8 @@ func (c *catalog) add(d protoreflect.MethodDescriptor) {
 	full := string(d.Parent().FullName()) + "/" + string(d.Name())
 	m := &grpcMethod{
 		path: "/" + full, full: full, short: string(d.Name()), in: d.Input(), out: d.Output(),
-		inPlan: pbwire.Compile(d.Input()), outPlan: pbwire.Compile(d.Output()),
-		clientStreams: d.IsStreamingClient(), serverStreams: d.IsStreamingServer(),
+		inPlan: plans.Compile(d.Input()), outPlan: plans.Compile(d.Output()),
+		clientStreams: d.IsStreamingClient(), serverStreams: d.IsStreamingServer(), comment: commentOf(d),
 	}
 	c.methods[full] = m
 	c.all = append(c.all, m)
@@ -104,8 +134,13 @@ func whole(d protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool
 	return true
 }
 
+// connectService is what the daemon itself calls, at plugins of its own SDK
+// (sdk/go/goplugin): it is no operation.
+const connectService = "patchbay.plugin.v1.Plugin"
+
 // nameShortly gives a method its short name where no other has it.
 func (c *catalog) nameShortly() {
+	c.all = slices.DeleteFunc(c.all, func(m *grpcMethod) bool { return strings.HasPrefix(m.full, connectService+"/") })
 	times := map[string]int{}
 	for _, m := range c.all {
 		times[m.short]++
@@ -125,6 +160,28 @@ func (m *grpcMethod) name() string {
 		return m.short
 	}
 	return m.full
+}
+
+// alias adds names to methods that the plugin has, unless it has those too.
+func (c *catalog) alias(names map[string]string) {
+	for _, name := range sortedKeys(names) {
+		if m := c.methods[names[name]]; m != nil && c.methods[name] == nil {
+			c.methods[name] = m
+			m.aliases = append(m.aliases, name)
+		}
+	}
+}
+
+// summary says what a method is, and how else it can be called.
+func (m *grpcMethod) summary() string {
+	text := m.full
+	if m.comment != "" {
+		text = m.comment + " (" + m.full + ")"
+	}
+	if len(m.aliases) == 0 {
+		return text
+	}
+	return text + ", also " + strings.Join(m.aliases, ", ")
 }
 
 // addMetadata gives each method the metadata of the manifest that is for it.
@@ -174,13 +231,14 @@ func (c *catalog) hint(operation string) string {
 // operations lists what can be invoked.
 func (c *catalog) operations() []plugin.Operation {
 	list := make([]plugin.Operation, 0, len(c.all))
+	left := schemaBytesMax
 	for _, m := range c.all {
-		if m.clientStreams {
-			continue
+		o := plugin.Operation{Name: m.name(), Summary: m.summary(), Streams: m.serverStreams, TakesStream: m.clientStreams}
+		if left > 0 {
+			o.Input, o.Output = messageSchema(m.in), messageSchema(m.out)
+			left -= len(o.Input) + len(o.Output)
 		}
-		list = append(list, plugin.Operation{
-			Name: m.name(), Summary: m.full, Input: messageSchema(m.in), Output: messageSchema(m.out), Streams: m.serverStreams,
-		})
+		list = append(list, o)
 	}
 	return list
 }
@@ -194,7 +252,7 @@ func resolve(files map[string]*descriptorpb.FileDescriptorProto) (*protoregistry
 	}
 	registry, err := protodesc.FileOptions{AllowUnresolvable: true}.NewFiles(set)
 	if err != nil {
-		return nil, fmt.Errorf("reflection: the descriptors do not fit together: %w", err)
+		return nil, fmt.Errorf("descriptors: the descriptors do not fit together: %w", err)
 	}
 	return registry, nil
 }

@@ -23,7 +23,8 @@ type transcoder struct {
 }
 
 func newTranscoder(types *dynamicpb.Types) transcoder {
-	return transcoder{in: protojson.UnmarshalOptions{Resolver: types}, out: protojson.MarshalOptions{Resolver: types}}
+	all := messageTypes{types}
+	return transcoder{in: protojson.UnmarshalOptions{Resolver: all}, out: protojson.MarshalOptions{Resolver: all}}
 }
 
 // wire returns m's argument in wire form. The error is what is wrong with data.
@@ -86,7 +87,7 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 
 // Unmarshal keeps an error in the answer, so that grpc does not make it a status.
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
-	a, ok := v.(*answer)
+	a, ok := v.(*answer) // of a plugin, or what it asks
 	if !ok {
 		return fmt.Errorf("codec: %T is no answer", v)
 	}

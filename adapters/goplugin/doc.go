@@ -14,10 +14,26 @@
 // at the other end of the socket must be the plugin), and then
 //
 //   - net/rpc: yamux, control and output streams, a stream dispensed per call
-//     under way; arguments and answers by the manifest's description
-//     (internal/gobwire).
+//     under way; arguments and answers by a description (internal/describe,
+//     internal/gobwire), which is the manifest's or is read from the running
+//     binary (internal/debuginfo).
 //   - gRPC: server reflection once, then dynamic messages; the plugin's output
 //     by its GRPCStdio service.
+//
+// What a family of plugins has in common is a preset of a manifest. What goes wrong
+// with go-plugin's own client, and must not here, is the table of TestFailures.
+//
+// # Errors over net/rpc
+//
+// An error that a method returns arrives as text. One inside an answer whose type the
+// plugin does not register with encoding/gob cannot be encoded: net/rpc's server
+// prints why and closes the stream, which fails the one call on it. The line is
+// looked for in standard error and in what comes through the connection
+// (causes.go), and its type becomes the code of a refusal; the text is lost. When
+// several calls fail at once with different types, it cannot be told which is whose:
+// the error then names all of them, and is none of a refusal. A stream that ends without
+// such a line is the end of the process, or the call is made once more if the
+// plugin has not seen it or may see it twice.
 //
 // # Adoption
 //

@@ -2,8 +2,12 @@ package goplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"sync/atomic"
 
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
@@ -18,17 +22,21 @@ type Options struct {
 }
 
 // Adapter launches go-plugin processes.
-type Adapter struct{ options Options }
+type Adapter struct {
+	options Options
+	debug   *debuginfo.Cache
+}
 
 var (
-	_ plugin.Adapter   = (*Adapter)(nil)
-	_ plugin.Specifier = (*Adapter)(nil)
-	_ plugin.Adopter   = (*Adapter)(nil)
-	_ plugin.Sweeper   = (*Adapter)(nil)
+	_ plugin.Adapter    = (*Adapter)(nil)
+	_ plugin.Specifier  = (*Adapter)(nil)
+	_ plugin.Adopter    = (*Adapter)(nil)
+	_ plugin.Sweeper    = (*Adapter)(nil)
+	_ plugin.Overlapper = (*Adapter)(nil)
 )
 
 // New returns the adapter.
-func New(o Options) *Adapter { return &Adapter{options: o} }
+func New(o Options) *Adapter { return &Adapter{options: o, debug: debuginfo.NewCache()} }
 
 // Name returns "goplugin".
 func (*Adapter) Name() string { return name }
@@ -44,7 +52,7 @@ func (*Adapter) Check(m plugin.Manifest) error {
 
 // Launch starts the plugin and returns once a call can be made: the handshake is
 // done, and the net/rpc object dispensed or the gRPC services listed.
-func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, error) {
+func (a *Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, error) {
 	c, err := compile(l.Manifest)
 	if err != nil {
 		return nil, err
@@ -52,10 +60,25 @@ func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, e
 	if ctx.Err() != nil {
 		return nil, startFailed("start", ctx.Err())
 	}
-	p, err := c.start(l)
+	for _, value := range c.Handshake.Values {
+		var i *instance
+		if i, err = c.try(ctx, l, value, a.debug); err == nil {
+			return i, nil
+		}
+		if !errors.Is(err, errCookie) {
+			break
+		}
+	}
+	return nil, err
+}
+
+// try launches the plugin with one value of its cookie.
+func (c compiled) try(ctx context.Context, l plugin.Launch, value string, debug *debuginfo.Cache) (*instance, error) {
+	p, err := c.start(l, value)
 	if err != nil {
 		return nil, err
 	}
+	p.debug = debug
 	i, err := p.connect(ctx)
 	if err != nil {
 		p.kill()
@@ -67,7 +90,7 @@ func (*Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, e
 // Adopt finds a plugin again that outlived the daemon: the process by its handle,
 // then the connection as after a handshake, to the address and with the keys of
 // the handle.
-func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON) (plugin.Instance, error) {
+func (a *Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON) (plugin.Instance, error) {
 	h, err := readHandle(text, l)
 	if err != nil {
 		return nil, fmt.Errorf("adopt: %w: %w", plugin.ErrNotFound, err)
@@ -76,7 +99,7 @@ func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{Process: child, launch: l, Beside: proc.NewBeside(l.Manifest, proc.Spec{Env: proc.Environ(l), Dir: l.Dir})}
+	p := &process{Process: child, launch: l, debug: a.debug}
 	i, err := p.resume(ctx, h)
 	if err != nil {
 		p.kill()
@@ -84,6 +107,10 @@ func (*Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSON)
 	}
 	return i, nil
 }
+
+// Overlap allows two instances: each has a process, a folder and sockets of its own.
+// What their code shares, such as a port or a file, is for spec.update.
+func (*Adapter) Overlap(plugin.Manifest) error { return nil }
 
 // Strays lists the processes of plugins that bear the node's mark and are not kept.
 func (*Adapter) Strays(_ context.Context, node string, keep func(instance string) bool) ([]plugin.Stray, error) {
@@ -100,6 +127,7 @@ func (p *process) kill() {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = p.Stop(now, nil)
+	p.closeCalls()
 }
 
 // startFailed gives an error of a launch its class: out of time, or worth a retry.
@@ -117,8 +145,14 @@ type process struct {
 	compiled
 	launch plugin.Launch
 	own    *identity // nil without TLS
-	// stdout and stderr are the names of its output files; empty once adopted.
-	stdout, stderr string
+	debug  *debuginfo.Cache
+	// stdout and stderr are its own part of the output files, behind that of earlier
+	// attempts; empty once adopted.
+	stdout, stderr proc.Tail
 	// connected: there was a connection before, of this daemon or an earlier one.
 	connected bool
+	// calls is where the plugin calls back; nil without callbacks.
+	calls *net.UnixListener
+	// serves: it is an instance.
+	serves atomic.Bool
 }

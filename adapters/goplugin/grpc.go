@@ -2,13 +2,9 @@ package goplugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
-	"strings"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -26,6 +22,9 @@ const (
 	// windowBytes is how much may be under way without an acknowledgement. Its
 	// being fixed also turns off grpc's probing for it, which pings per message.
 	windowBytes = 1 << 20
+	// headersBytesMax bounds what a plugin says beside an answer, its status's details
+	// among it; grpc takes 16 MiB.
+	headersBytesMax = 1 << 20
 	// healthService is the name under which every go-plugin reports its health.
 	healthService = "plugin"
 
@@ -44,6 +43,7 @@ type grpcLink struct {
 	first chan net.Conn // holds the connection made by connectGRPC, until grpc takes it
 	known *catalog
 	transcoder
+	broker *broker // nil without callbacks
 
 	output  sync.WaitGroup
 	ended   chan struct{} // closed when the plugin's output has been read to its end
@@ -65,14 +65,25 @@ func connectGRPC(ctx context.Context, d *dialer) (link, error) {
 	}
 	g.closing, g.cancel = context.WithCancel(context.Background())
 	g.output.Go(func() { defer close(g.ended); g.drain(g.closing) }) // ends with close
-	if g.known, err = reflectAll(ctx, g.conn); err == nil {
+	if d.DescriptorSet != "" {
+		if g.known, err = catalogOf(d.descriptors); err == nil {
+			err = g.probe(ctx) // as reflection would show: it answers
+		}
+	} else {
+		g.known, err = reflectAll(ctx, g.conn, d.calledServices())
+	}
+	if err == nil {
+		g.known.alias(d.preset.aliases)
 		err = g.known.addMetadata(d.Metadata)
+	}
+	if err == nil {
+		g.transcoder = newTranscoder(g.known.types)
+		err = g.answerCallbacks(ctx)
 	}
 	if err != nil {
 		g.close()
 		return nil, connectError(err)
 	}
-	g.transcoder = newTranscoder(g.known.types)
 	return g, nil
 }
 
@@ -92,6 +103,7 @@ func (g *grpcLink) client() (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(security),
 		grpc.WithAuthority(peerName),
 		grpc.WithInitialWindowSize(windowBytes), grpc.WithInitialConnWindowSize(windowBytes),
+		grpc.WithMaxHeaderListSize(headersBytesMax),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(g.payload), grpc.MaxCallSendMsgSize(g.payload)),
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithNoProxy(), grpc.WithIdleTimeout(0))
 	if err != nil {
@@ -115,25 +127,39 @@ func (g *grpcLink) invoke(ctx context.Context, in plugin.Invocation, send func([
 	if m == nil {
 		return fmt.Errorf("%q: %w: %s", cut(in.Operation), plugin.ErrNotFound, g.known.hint(in.Operation))
 	}
-	if m.clientStreams {
-		return fmt.Errorf("%s: %w: it takes a stream of messages; unary and server-streaming methods can be invoked", m.full, plugin.ErrInvalid)
+	ctx, err := g.withMetadata(ctx, m, in.Metadata)
+	switch {
+	case err != nil:
+		return err
+	case m.clientStreams || m.serverStreams:
+		return g.converse(ctx, m, in, send)
 	}
 	wire, err := g.wire(m, in.Data)
 	if err != nil {
 		return fmt.Errorf("%s: %w: argument: %w", m.full, plugin.ErrInvalid, err)
 	}
-	ctx, err = withMetadata(ctx, m, in.Metadata)
-	if err != nil {
+	if wire, err = g.lend(ctx, m, wire); err != nil {
 		return err
 	}
-	if m.serverStreams {
-		return g.stream(ctx, m, wire, send)
-	}
 	got := &answer{transcoder: g.transcoder, method: m}
-	if err := g.conn.Invoke(ctx, m.path, &request{wire}, got, withCodec); err != nil {
+	if in.Told != nil {
+		err = g.invokeTelling(ctx, m.path, &request{wire}, got, in.Told)
+	} else {
+		err = g.conn.Invoke(ctx, m.path, &request{wire}, got, withCodec)
+	}
+	if err != nil {
 		return g.failed(ctx, m.full, err)
 	}
 	return got.hand(send)
+}
+
+// invokeTelling is Invoke, and tells the call's headers and trailers.
+func (g *grpcLink) invokeTelling(ctx context.Context, path string, argument *request, got *answer, tell func(map[string]string)) error {
+	var header, trailer metadata.MD
+	err := g.conn.Invoke(ctx, path, argument, got, withCodec, grpc.Header(&header), grpc.Trailer(&trailer))
+	tell(flat(header))
+	tell(flat(trailer))
+	return err
 }
 
 // hand gives the answer to send.
@@ -144,32 +170,9 @@ func (a *answer) hand(send func([]byte) error) error {
 	return send(a.text)
 }
 
-// stream makes a call whose answer comes in parts. The cancel at its end frees the
-// call when send has had enough.
-func (g *grpcLink) stream(ctx context.Context, m *grpcMethod, argument []byte, send func([]byte) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	s, err := g.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, m.path, withCodec)
-	if err != nil {
-		return g.failed(ctx, m.full, err)
-	}
-	if err := s.SendMsg(&request{argument}); err != nil && err != io.EOF { // io.EOF: RecvMsg says why
-		return g.failed(ctx, m.full, err)
-	}
-	if err := s.CloseSend(); err != nil {
-		return g.failed(ctx, m.full, err)
-	}
-	for {
-		part := &answer{transcoder: g.transcoder, method: m}
-		if err := s.RecvMsg(part); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return g.failed(ctx, m.full, err)
-		}
-		if err := part.hand(send); err != nil {
-			return err
-		}
-	}
+func (g *grpcLink) takesParts(operation string) bool {
+	m := g.known.methods[operation]
+	return m != nil && m.clientStreams
 }
 
 func (g *grpcLink) streams(operation string) bool {
@@ -178,51 +181,6 @@ func (g *grpcLink) streams(operation string) bool {
 }
 
 func (g *grpcLink) operations() []plugin.Operation { return g.known.operations() }
-
-// failed sorts a status: what grpc itself says, the end of our time, a broken
-// line, or the plugin's own no.
-func (g *grpcLink) failed(ctx context.Context, operation string, err error) error {
-	s := status.Convert(err)
-	switch code := s.Code(); {
-	case code == codes.DeadlineExceeded && isOver(ctx):
-		return fmt.Errorf("%s: %w: %s", operation, plugin.ErrDeadline, s.Message())
-	case ctx.Err() != nil || code == codes.Unavailable || code == codes.Canceled:
-		return broken(ctx, operation, errors.New(s.Message()))
-	case code == codes.Unimplemented:
-		return fmt.Errorf("%s: %w: %s", operation, plugin.ErrNotFound, s.Message())
-	case code == codes.ResourceExhausted && strings.Contains(s.Message(), overLimit):
-		return fmt.Errorf("%s: %w: over spec.limits.payload or the plugin's own limit: %s", operation, plugin.ErrInvalid, s.Message())
-	}
-	no := &plugin.Refusal{Code: s.Code().String(), Message: s.Message()}
-	if details := s.Proto().GetDetails(); len(details) > 0 {
-		no.Details = g.details(s)
-	}
-	return no
-}
-
-// isOver reports that the deadline has passed, which the plugin may notice
-// before the timer of ctx does.
-func isOver(ctx context.Context) bool {
-	end, ok := ctx.Deadline()
-	return ok && !time.Now().Before(end)
-}
-
-// details writes a status's details as a JSON array; one of a type that the
-// plugin does not describe is left as its name.
-func (g *grpcLink) details(s *status.Status) plugin.RawJSON {
-	list := []byte{'['}
-	for i, detail := range s.Proto().GetDetails() {
-		if i > 0 {
-			list = append(list, ',')
-		}
-		data, err := g.out.Marshal(detail)
-		if err != nil {
-			data = fmt.Appendf(nil, `{"@type":%q}`, detail.GetTypeUrl())
-		}
-		list = append(list, data...)
-	}
-	return append(list, ']')
-}
 
 func (g *grpcLink) probe(ctx context.Context) error {
 	answer, err := healthpb.NewHealthClient(g.conn).Check(ctx, &healthpb.HealthCheckRequest{Service: healthService})
@@ -248,6 +206,9 @@ func (g *grpcLink) drained() <-chan struct{} { return g.ended }
 
 func (g *grpcLink) close() {
 	g.cancel()
+	if g.broker != nil {
+		g.broker.close()
+	}
 	_ = g.conn.Close()
 	g.output.Wait()
 	select {
@@ -255,31 +216,4 @@ func (g *grpcLink) close() {
 		_ = first.Close()
 	default:
 	}
-}
-
-// withMetadata adds the manifest's metadata and the caller's to the call.
-func withMetadata(ctx context.Context, m *grpcMethod, given map[string]string) (context.Context, error) {
-	if len(m.metadata) == 0 && len(given) == 0 {
-		return ctx, nil
-	}
-	md := make(metadata.MD, len(m.metadata)+len(given))
-	for key, value := range given {
-		if !metadataPattern.MatchString(key) || !printable(value) {
-			return nil, fmt.Errorf("%s: %w: metadata %q: use a-z, 0-9, hyphen, dot and _ for keys and printable ASCII for values", m.full, plugin.ErrInvalid, cut(key))
-		}
-		md.Set(key, value)
-	}
-	for key, value := range m.metadata { // the manifest's wins
-		md.Set(key, value)
-	}
-	return metadata.NewOutgoingContext(ctx, md), nil
-}
-
-func printable(s string) bool {
-	for i := range len(s) {
-		if s[i] < 0x20 || s[i] > 0x7e {
-			return false
-		}
-	}
-	return true
 }

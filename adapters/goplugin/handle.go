@@ -77,6 +77,13 @@ func (p *process) resume(ctx context.Context, h handle) (*instance, error) {
 		return nil, err
 	}
 	p.compiled, p.connected = c, true
+	p.Beside = proc.NewBeside(p.launch.Manifest, proc.Spec{Env: c.environ(p.launch, nil), Dir: p.launch.Dir})
+	if err := p.recallDescriptors(); err != nil {
+		return nil, err
+	}
+	if err := p.recallCalls(); err != nil {
+		return nil, err
+	}
 	g, err := p.recall(h)
 	if err != nil {
 		return nil, err

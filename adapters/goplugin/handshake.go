@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -158,18 +159,29 @@ func onLoopback(address string) error {
 // cookieRefusal is what go-plugin prints when the cookie is not the one it wants.
 const cookieRefusal = "This binary is a plugin"
 
+// errCookie: another value may be the right one.
+var errCookie = errors.New("the plugin refused the cookie")
+
 // diedEarly says why a process ended before its handshake.
 func (p *process) diedEarly() error {
 	exit, words := p.Wait(), p.lastWords()
 	if strings.Contains(words, cookieRefusal) {
-		return fmt.Errorf("handshake: %w: the plugin refused the cookie %s; check spec.goplugin.handshake%s", plugin.ErrInvalid, p.Handshake.Key, words)
+		return fmt.Errorf("handshake: %w: %w %s; check spec.goplugin.%s%s", plugin.ErrInvalid, errCookie, p.Handshake.Key, p.cookieFrom(), words)
 	}
 	return fmt.Errorf("handshake: %w: the process ended before its handshake: %s%s", plugin.ErrUnavailable, exit, words)
 }
 
+// cookieFrom is the field to blame for the cookie.
+func (p *process) cookieFrom() string {
+	if p.Preset != "" {
+		return "preset"
+	}
+	return "handshake"
+}
+
 // lastWords quotes the end of stderr for an error, without secrets.
 func (p *process) lastWords() string {
-	f, err := os.Open(p.stderr)
+	f, err := os.Open(p.stderr.Path)
 	if err != nil {
 		return ""
 	}
@@ -178,7 +190,7 @@ func (p *process) lastWords() string {
 	if err != nil {
 		return ""
 	}
-	if _, err := f.Seek(max(0, size-lastWordsMax), io.SeekStart); err != nil {
+	if _, err := f.Seek(max(p.stderr.From, size-lastWordsMax), io.SeekStart); err != nil {
 		return ""
 	}
 	text, _ := io.ReadAll(io.LimitReader(f, lastWordsMax))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/plugin"
+	"github.com/patchbay-dev/patchbay/test/plugins/goplugin/tiny"
 )
 
 func TestParseHandshake(t *testing.T) {
@@ -107,6 +108,23 @@ func FuzzCatalog(f *testing.F) {
 			if wire, err := tr.wire(m, []byte(argument)); err == nil {
 				_, _ = tr.json(m, wire)
 			}
+		}
+	})
+}
+
+// FuzzDescriptorSet: whatever the file holds, reading it ends without a panic.
+func FuzzDescriptorSet(f *testing.F) {
+	raw, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
+		protodesc.ToFileDescriptorProto(grpc_health_v1.File_grpc_health_v1_health_proto),
+		protodesc.ToFileDescriptorProto(tiny.File_tiny_proto),
+	}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if c, err := catalogOf(raw); err == nil {
+			_ = c.operations()
 		}
 	})
 }

@@ -3,6 +3,7 @@ package goplugin
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -16,7 +17,11 @@ type link interface {
 	invoke(ctx context.Context, in plugin.Invocation, send func([]byte) error) error
 	// streams reports an operation whose answer comes in parts.
 	streams(operation string) bool
+	// takesParts reports an operation whose argument comes in parts.
+	takesParts(operation string) bool
 	operations() []plugin.Operation
+	// facts are for status.
+	facts() map[string]string
 	probe(ctx context.Context) error
 	// quit asks the plugin to end.
 	quit(ctx context.Context) error
@@ -47,9 +52,11 @@ var (
 	_ plugin.Stepper       = (*instance)(nil)
 	_ plugin.Describer     = (*instance)(nil)
 	_ plugin.StreamInvoker = (*instance)(nil)
+	_ plugin.PartsTaker    = (*instance)(nil)
 	_ plugin.Inspector     = (*instance)(nil)
 	_ plugin.Survivor      = (*instance)(nil)
 	_ plugin.Limited       = (*instance)(nil)
+	_ plugin.Digester      = (*instance)(nil)
 )
 
 func newInstance(p *process, g greeting, to link) *instance {
@@ -70,6 +77,7 @@ func (i *instance) tidy() {
 		}
 	}
 	i.link.close()
+	i.closeCalls()
 }
 
 // Invoke calls one operation. An answer in parts is gathered into a JSON array.
@@ -110,8 +118,11 @@ func (i *instance) InvokeStream(ctx context.Context, in plugin.Invocation, send 
 		return fmt.Errorf("%s: %w: the plugin has ended: %s", cut(in.Operation), plugin.ErrUnavailable, i.Process.Wait())
 	default:
 	}
-	return i.link.invoke(ctx, in, send)
+	return i.meant(i.link.invoke(ctx, in, send))
 }
+
+// TakesParts reports a method of gRPC whose argument is a stream.
+func (i *instance) TakesParts(operation string) bool { return i.link.takesParts(operation) }
 
 // Probe asks the protocol's own sign of life.
 func (i *instance) Probe(ctx context.Context) error { return i.link.probe(ctx) }
@@ -154,6 +165,15 @@ func (i *instance) Handle(ctx context.Context) (plugin.RawJSON, error) {
 	return writeHandle(child, i.greeting, i.own)
 }
 
+// Digest is that of the executable.
+func (i *instance) Digest(context.Context) (string, error) {
+	c, err := compile(i.launch.Manifest)
+	if err != nil {
+		return "", fmt.Errorf("digest: %w: %w", plugin.ErrConflict, err)
+	}
+	return i.Process.Digest(c.path)
+}
+
 // Leave closes the connection, which a plugin survives, and asks nothing of it.
 func (i *instance) Leave() {
 	i.Process.Leave()
@@ -170,6 +190,7 @@ func (i *instance) Inspect() map[string]string {
 	if i.own != nil {
 		facts["tls"] = "mutual"
 	}
+	maps.Copy(facts, i.link.facts())
 	return facts
 }
 

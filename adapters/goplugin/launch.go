@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -21,11 +24,18 @@ const (
 	portMax = "25000"
 )
 
+// dirBytesMax is what a socket's path, 107 bytes, leaves for the folder: its name
+// there is plugin and ten digits.
+const dirBytesMax = 107 - len("/plugin1234567890")
+
 // start starts the process with the environment that go-plugin asks for.
-func (c compiled) start(l plugin.Launch) (*process, error) {
+func (c compiled) start(l plugin.Launch, cookie string) (*process, error) {
+	if len(l.Dir) > dirBytesMax {
+		return nil, fmt.Errorf("start: %w: the instance's folder %s is too long for a socket in it: %d bytes, at most %d", plugin.ErrUnavailable, l.Dir, len(l.Dir), dirBytesMax)
+	}
 	p := &process{compiled: c, launch: l}
 	env := map[string]string{
-		c.Handshake.Key:            c.Handshake.Value,
+		c.Handshake.Key:            cookie,
 		"PLUGIN_PROTOCOL_VERSIONS": joined(c.Handshake.Versions),
 		"PLUGIN_MIN_PORT":          portMin,
 		"PLUGIN_MAX_PORT":          portMax,
@@ -39,24 +49,57 @@ func (c compiled) start(l plugin.Launch) (*process, error) {
 		}
 		env["PLUGIN_CLIENT_CERT"] = p.own.pem
 	}
+	if err := p.keepDescriptors(); err != nil {
+		return nil, err
+	}
+	inherited, err := p.listenForCalls()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, file := range inherited {
+			_ = file.Close()
+		}
+	}()
+	if err := p.execute(env, inherited); err != nil {
+		p.closeCalls()
+		return nil, err
+	}
+	return p, nil
+}
+
+// execute starts the process.
+func (p *process) execute(env map[string]string, inherited []*os.File) error {
+	c, l := p.compiled, p.launch
 	stdout, err := l.Output.File(plugin.Stdout)
 	if err != nil {
-		return nil, startFailed("start: stdout", err)
+		return startFailed("start: stdout", err)
 	}
 	defer func() { _ = stdout.Close() }()
 	stderr, err := l.Output.File(plugin.Stderr)
 	if err != nil {
-		return nil, startFailed("start: stderr", err)
+		return startFailed("start: stderr", err)
 	}
 	defer func() { _ = stderr.Close() }()
-	p.stdout, p.stderr = stdout.Name(), stderr.Name()
+	if p.stdout, err = endOf(stdout); err == nil {
+		p.stderr, err = endOf(stderr)
+	}
+	if err != nil {
+		return startFailed("start: output", err)
+	}
 	spec := proc.Spec{
-		Path: c.path, Args: c.Command[1:], Env: environ(l, env), Dir: l.Dir,
-		Stdout: stdout, Stderr: stderr, Digest: c.digest, Detached: l.Manifest.Spec.Detached(), Limits: l.Manifest.Spec.Limits,
+		Path: c.path, Args: c.Command[1:], Env: c.environ(l, env), Dir: l.Dir,
+		Stdout: stdout, Stderr: stderr, ExtraFiles: inherited, Digest: c.digest, Detached: l.Manifest.Spec.Detached(), Limits: l.Manifest.Spec.Limits,
 	}
 	p.Beside = proc.NewBeside(l.Manifest, spec)
 	p.Process, err = proc.Start(spec)
-	return p, err
+	return err
+}
+
+// endOf is where the next process's output will begin.
+func endOf(f *os.File) (proc.Tail, error) {
+	end, err := f.Seek(0, io.SeekEnd)
+	return proc.Tail{Path: f.Name(), From: end}, err
 }
 
 func joined(versions []int) string {
@@ -67,8 +110,18 @@ func joined(versions []int) string {
 	return strings.Join(texts, ",")
 }
 
-// environ is proc's environment with the protocol's own variables on top.
-func environ(l plugin.Launch, own map[string]string) []string {
+// environ is the whole environment: what spec.env says over what is inherited, that
+// over the preset's, and the protocol's own variables on top.
+func (c compiled) environ(l plugin.Launch, own map[string]string) []string {
+	all := map[string]string{}
+	maps.Copy(all, c.preset.env)
+	for _, name := range c.Inherit {
+		if value, ok := os.LookupEnv(name); ok {
+			all[name] = value
+		}
+	}
+	maps.Copy(all, l.Env)
+	l.Env = all
 	env := slices.DeleteFunc(proc.Environ(l), func(pair string) bool {
 		name, _, _ := strings.Cut(pair, "=")
 		_, ok := own[name]
@@ -87,7 +140,17 @@ func (p *process) connect(ctx context.Context) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.join(ctx, g)
+	i, err := p.join(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.begin(ctx); err != nil {
+		err = p.orDied(err)
+		p.kill()
+		<-i.gone
+		return nil, err
+	}
+	return i, nil
 }
 
 // join makes an instance of a process that listens at a known address.
@@ -112,6 +175,7 @@ func (p *process) join(ctx context.Context, g greeting) (*instance, error) {
 	if err != nil {
 		return nil, p.orDied(err)
 	}
+	p.serves.Store(true)
 	return newInstance(p, g, to), nil
 }
 
@@ -130,12 +194,16 @@ func (p *process) orDied(err error) error {
 type dialer struct {
 	*process
 	greeting
+	causes *causes // net/rpc
 }
 
 // dial returns a connection whose other end is the plugin itself. It has no TLS.
 func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	var to net.Dialer
 	conn, err := to.DialContext(ctx, d.network, d.address)
+	if errors.Is(err, fs.ErrNotExist) && d.serves.Load() {
+		d.unreachable()
+	}
 	if err != nil {
 		return nil, startFailed("dial", err)
 	}
@@ -149,6 +217,16 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 		return nil, fmt.Errorf("dial %s: %w: the socket belongs to process %d, which is not the plugin", d.address, plugin.ErrInvalid, pid)
 	}
 	return conn, nil
+}
+
+// unreachable ends an instance whose socket somebody has removed, as cleaners of
+// /tmp do, once its connection broke: a server never makes it again.
+func (d *dialer) unreachable() {
+	if d.Left() {
+		return
+	}
+	_, _ = fmt.Fprintf(d.launch.Output.Writer(plugin.PluginLog), "%s is gone and the connection broke: nobody can reach it, so the plugin is killed\n", d.address)
+	d.Kill()
 }
 
 func isContext(err error) bool {

@@ -155,6 +155,8 @@ func TestCheck_faults(t *testing.T) {
 		{"no such file", func(s *goplugin.Spec) { s.Command[0] = "/nonexistent" }, "spec.goplugin.command[0]: /nonexistent does not exist"},
 		{"relative", func(s *goplugin.Spec) { s.Command[0] = "bin/x" }, "metadata.source is missing"},
 		{"cookie", func(s *goplugin.Spec) { s.Handshake.Key = "A=B" }, "spec.goplugin.handshake.key"},
+		{"inherited name", func(s *goplugin.Spec) { s.Inherit = []string{"A", "B=C"} }, "spec.goplugin.inherit[1]"},
+		{"inherited setting", func(s *goplugin.Spec) { s.Inherit = []string{"PATCHBAY_TOKEN"} }, "is not passed on"},
 		{"version", func(s *goplugin.Spec) { s.Handshake.Versions = []int{-1} }, "spec.goplugin.handshake.versions: -1"},
 		{"type", func(s *goplugin.Spec) { s.Describe.Types["Text"].Fields["Text"] = "strin" }, `spec.goplugin.describe.types.Text.fields.Text: "strin" is not a type`},
 		{"method type", func(s *goplugin.Spec) { s.Describe.Methods["Echo"] = goplugin.Method{Args: "Nope", Reply: "Text"} }, `spec.goplugin.describe.methods.Echo.args: "Nope" is not a type`},
@@ -170,5 +172,67 @@ func TestCheck_faults(t *testing.T) {
 		if !errors.As(err, &faults) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %s", tt.name, err, tt.want)
 		}
+	}
+}
+
+// TestLaunch_triesEachCookie: the plugin takes the second of two, each refusal is
+// one process that has ended, and what an error quotes is of the last one alone.
+func TestLaunch_triesEachCookie(t *testing.T) {
+	refuse := `case $REVA in reva) ;; *) echo "This binary is a plugin: not with $REVA" >&2; exit 1;; esac
+		PATCHBAY_TINY=3f2c; export PATCHBAY_TINY; exec ` + built(t, "grpc")
+	spec := goplugin.Spec{Command: []string{script(t, refuse)}, Handshake: goplugin.Handshake{Key: "REVA", Values: []string{"hello", "reva"}}}
+	i, _ := started(t, spec)
+	echo(t, i, "text")
+
+	spec.Handshake.Values = []string{"hello", "salut"}
+	_, _, err := launch(t, spec, 20*time.Second)
+	if got := fmt.Sprint(err); !errors.Is(err, plugin.ErrInvalid) || !strings.Contains(got, "not with salut") || strings.Contains(got, "not with hello") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestLaunch_environment: a plugin sees the protocol's variables and what the
+// manifest gives it, and nothing else of the daemon's environment.
+func TestLaunch_environment(t *testing.T) {
+	t.Setenv("DAEMON_TOKEN", "hunter2")
+	t.Setenv("HTTPS_PROXY", "http://proxy:3128")
+	t.Setenv("GIVEN", "no")
+	m := manifest(t, goplugin.Spec{
+		Command:   []string{script(t, `env >&2; exit 3`)},
+		Handshake: goplugin.Handshake{Key: "COOKIE", Value: "biscuit", Versions: []int{4, 5}}, TLS: "auto",
+		Inherit: []string{"HTTPS_PROXY", "GIVEN", "NOT_SET"},
+	})
+	m.Spec.Env = map[string]plugin.EnvValue{"GIVEN": {Value: "yes"}, "PLUGIN_UNIX_SOCKET_DIR": {Value: "/elsewhere"}}
+	l := conformance.NewLaunch(t, m)
+	l.Env["GIVEN"], l.Env["PLUGIN_UNIX_SOCKET_DIR"] = "yes", "/elsewhere"
+	if _, err := goplugin.New(goplugin.Options{}).Launch(t.Context(), l); !errors.Is(err, plugin.ErrUnavailable) {
+		t.Fatalf("got %v", err)
+	}
+	got := map[string]string{}
+	for line := range strings.Lines(l.Output.(*conformance.Output).Text(plugin.Stderr)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			got[name] = value
+		}
+	}
+	for name, want := range map[string]string{
+		"COOKIE": "biscuit", "PLUGIN_PROTOCOL_VERSIONS": "4,5", "PLUGIN_UNIX_SOCKET_DIR": l.Dir, "TMPDIR": l.Dir,
+		"PLUGIN_CLIENT_CERT": "-----BEGIN CERTIFICATE-----", "GIVEN": "yes", "DAEMON_TOKEN": "", "HTTPS_PROXY": "http://proxy:3128",
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %q, want %q", name, got[name], want)
+		}
+	}
+	if _, ok := got["NOT_SET"]; ok {
+		t.Error("a variable that the daemon lacks was made up")
+	}
+}
+
+// TestLaunch_longFolder: a socket's path has 107 bytes, and go-plugin's own error
+// does not say so.
+func TestLaunch_longFolder(t *testing.T) {
+	l := conformance.NewLaunch(t, manifest(t, netrpcSpec(built(t, "netrpc"))))
+	l.Dir = filepath.Join(l.Dir, strings.Repeat("d", 100))
+	if _, err := goplugin.New(goplugin.Options{}).Launch(t.Context(), l); !errors.Is(err, plugin.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "too long for a socket") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -1,25 +1,17 @@
 package goplugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"sort"
 	"strings"
+	"time"
 
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/describe"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/gobwire"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
-
-// netrpcMethod is a described method, ready to be called.
-type netrpcMethod struct {
-	name    string // of the operation
-	remote  string // Service.Method
-	summary string
-	args    *gobwire.Type
-	reply   *gobwire.Type
-	needs   []int64
-}
 
 // netrpc is the link to a net/rpc plugin: one yamux session, made anew when it
 // broke and the process lives on.
@@ -32,9 +24,13 @@ type netrpc struct {
 }
 
 func connectNetRPC(ctx context.Context, d *dialer) (link, error) {
-	if len(d.methods) == 0 {
+	if err := d.readDescription(ctx); err != nil {
+		return nil, err
+	}
+	if d.Plugin == "" || len(d.described.Operations) == 0 {
 		return nil, fmt.Errorf("connect: %w: the plugin speaks net/rpc, which cannot tell its methods; give spec.goplugin.plugin and describe", plugin.ErrInvalid)
 	}
+	d.causes = newCauses(d.openStderr)
 	n := &netrpc{dialer: d, turn: make(chan struct{}, 1)}
 	n.end, n.cancel = context.WithCancel(context.Background())
 	n.turn <- struct{}{}
@@ -87,19 +83,101 @@ func (n *netrpc) session(ctx context.Context) (*session, error) {
 }
 
 func (n *netrpc) invoke(ctx context.Context, in plugin.Invocation, send func([]byte) error) error {
-	m := n.methods[in.Operation]
-	if m == nil {
+	o := n.described.Operations[in.Operation]
+	if o == nil {
 		return fmt.Errorf("%q: %w: not described under spec.goplugin.describe.methods", cut(in.Operation), plugin.ErrNotFound)
 	}
-	s, err := n.session(ctx)
-	if err != nil {
-		return broken(ctx, m.name, err)
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
 	}
-	answer, err := s.call(ctx, m, in.Data)
+	argument, err := o.Argument(in.Data)
 	if err != nil {
-		return callError(ctx, m.name, err)
+		return callError(ctx, o.Name, err)
+	}
+	answer, err := n.call(ctx, o, argument, (*session).take)
+	if n.again(ctx, o, err) {
+		answer, err = n.call(ctx, o, argument, (*session).fresh)
+	}
+	if err != nil {
+		return callError(ctx, o.Name, err)
 	}
 	return send(answer)
+}
+
+// call makes a call once.
+func (n *netrpc) call(ctx context.Context, o *describe.Operation, argument []byte, take taker) ([]byte, error) {
+	s, err := n.session(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnsent, err)
+	}
+	mark := n.causes.mark()
+	answer, err := s.call(ctx, o, argument, take)
+	if err != nil && ctx.Err() == nil {
+		err = n.explain(s, mark, err)
+	}
+	return answer, err
+}
+
+// again reports that a failed call is to be made once more: the line broke, the
+// plugin lives, and it has not seen the call or may see it twice.
+func (n *netrpc) again(ctx context.Context, o *describe.Operation, err error) bool {
+	if err == nil || ctx.Err() != nil || !o.Idempotent && !errors.Is(err, errUnsent) {
+		return false
+	}
+	select {
+	case <-n.Done():
+		return false
+	default:
+	}
+	var fault *gobwire.Fault
+	var no *plugin.Refusal
+	return errors.Is(err, errSeveral) || !errors.As(err, &fault) && !errors.As(err, &no) && !errors.Is(err, gobwire.ErrTooLarge) && !errors.Is(err, errUnsendable)
+}
+
+// deadMost is how long the end of a process is waited for that lost its
+// connection: the kernel closes its sockets first.
+const deadMost = 100 * time.Millisecond
+
+var (
+	// errSeveral says that several calls failed at once, and not which one how.
+	errSeveral = errors.New("several calls failed at once")
+	// errUnsendable says that the same call will fail again.
+	errUnsendable = errors.New("the plugin could not encode its answer")
+)
+
+// explain finds out why a stream ended.
+func (n *netrpc) explain(s *session, mark int64, err error) error {
+	if errors.Is(err, errUncoded) && !s.mux.IsClosed() {
+		return explained(n.causes.since(mark), err)
+	}
+	if !s.mux.IsClosed() {
+		return err
+	}
+	select {
+	case <-n.Done():
+		return fmt.Errorf("the plugin ended: %s", n.Wait())
+	case <-time.After(deadMost):
+		return err
+	}
+}
+
+// explained turns what the plugin printed into the error of a call.
+func explained(classes []cause, err error) error {
+	switch {
+	case len(classes) == 0:
+		return fmt.Errorf("%w: it could not encode its answer; what it prints says why", err)
+	case len(classes) > 1:
+		var names []string
+		for _, one := range classes {
+			names = append(names, cmp.Or(one.class, one.text))
+		}
+		return fmt.Errorf("%w: %w: it could not encode its answer because of one of: %s", err, errSeveral, strings.Join(names, ", "))
+	case strings.Contains(classes[0].class, "."):
+		return unregistered(classes[0].class)
+	}
+	return fmt.Errorf("%w: %s", errUnsendable, classes[0].text)
 }
 
 // callError sorts what a call can end with.
@@ -123,22 +201,19 @@ func refusal(operation string, no *plugin.Refusal) error {
 	switch text := no.Message; {
 	case strings.HasPrefix(text, "rpc: can't find "):
 		return fmt.Errorf("%s: %w: the plugin has no such method: %s", operation, plugin.ErrNotFound, cut(text))
-	case strings.HasPrefix(text, "gob: "):
+	case strings.HasPrefix(text, "gob: "), strings.HasPrefix(text, `value for "`) && strings.HasSuffix(text, " out of range"):
 		return fmt.Errorf("%s: %w: the description of its args is not what the plugin takes: %s", operation, plugin.ErrInvalid, cut(text))
 	}
 	return no
 }
 
+func (*netrpc) facts() map[string]string { return nil }
+
 func (*netrpc) streams(string) bool { return false }
 
-func (n *netrpc) operations() []plugin.Operation {
-	list := make([]plugin.Operation, 0, len(n.methods))
-	for _, m := range n.methods {
-		list = append(list, plugin.Operation{Name: m.name, Summary: m.summary, Input: m.args.Schema(), Output: m.reply.Schema()})
-	}
-	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
-	return list
-}
+func (*netrpc) takesParts(string) bool { return false }
+
+func (n *netrpc) operations() []plugin.Operation { return n.described.Offers() }
 
 func (n *netrpc) probe(ctx context.Context) error { return n.ask(ctx, "Control.Ping") }
 
@@ -147,7 +222,7 @@ func (n *netrpc) quit(ctx context.Context) error { return n.ask(ctx, "Control.Qu
 func (n *netrpc) ask(ctx context.Context, what string) error {
 	s, err := n.session(ctx)
 	if err == nil {
-		_, err = s.control.call(ctx, what, n.table.Bool(), []byte("true"))
+		_, err = s.control.call(ctx, what, n.described.Table.Bool(), []byte("true"))
 	}
 	if err != nil {
 		return broken(ctx, what, err)

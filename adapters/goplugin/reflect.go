@@ -27,11 +27,12 @@ const (
 	descriptorBytesMax = 32 << 20
 )
 
-// reflectAll asks the plugin for everything it offers.
-func reflectAll(ctx context.Context, conn *grpc.ClientConn) (*catalog, error) {
-	c, err := reflectWith(ctx, conn, reflectV1)
+// reflectAll asks the plugin for everything it offers, and for the services that it
+// calls, which one in Go knows too.
+func reflectAll(ctx context.Context, conn *grpc.ClientConn, called []string) (*catalog, error) {
+	c, err := reflectWith(ctx, conn, reflectV1, called)
 	if status.Code(err) == codes.Unimplemented {
-		c, err = reflectWith(ctx, conn, reflectV1Alpha)
+		c, err = reflectWith(ctx, conn, reflectV1Alpha, called)
 	}
 	switch {
 	case err == nil:
@@ -39,7 +40,7 @@ func reflectAll(ctx context.Context, conn *grpc.ClientConn) (*catalog, error) {
 	case ctx.Err() != nil:
 		return nil, startFailed("reflection", ctx.Err())
 	case status.Code(err) == codes.Unimplemented:
-		return nil, fmt.Errorf("reflection: %w: the plugin has no server reflection, so that its methods are unknown", plugin.ErrInvalid)
+		return nil, fmt.Errorf("reflection: %w: the plugin has no server reflection, so that its methods are unknown; give them by spec.goplugin.descriptorSet", plugin.ErrInvalid)
 	case status.Code(err) == codes.Unavailable:
 		return nil, startFailed("reflection", err)
 	}
@@ -53,7 +54,7 @@ type reflector struct {
 	bytes  int
 }
 
-func reflectWith(ctx context.Context, conn *grpc.ClientConn, method string) (*catalog, error) {
+func reflectWith(ctx context.Context, conn *grpc.ClientConn, method string, called []string) (*catalog, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method, grpc.WaitForReady(true))
@@ -71,6 +72,14 @@ func reflectWith(ctx context.Context, conn *grpc.ClientConn, method string) (*ca
 		})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", service, err)
+		}
+	}
+	for _, service := range called {
+		err := r.take(&reflectionpb.ServerReflectionRequest{
+			MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: service},
+		})
+		if _, broke := status.FromError(err); err != nil && broke {
+			return nil, err
 		}
 	}
 	if err := r.dependencies(); err != nil {

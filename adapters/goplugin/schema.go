@@ -2,10 +2,20 @@ package goplugin
 
 import (
 	"encoding/json"
+	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
+)
+
+const (
+	// schemaTypesMax is how many types one schema describes; what is beyond is any
+	// object there. Terraform's largest has about forty.
+	schemaTypesMax = 500
+	// schemaBytesMax bounds all schemas of a plugin; operations beyond have none.
+	schemaBytesMax = 16 << 20
 )
 
 // messageSchema is the JSON Schema (2020-12) of a message in protobuf's JSON
@@ -18,6 +28,7 @@ func messageSchema(d protoreflect.MessageDescriptor) plugin.RawJSON {
 	} else { // written out, so that a reader sees the fields at once
 		schema = objectSchema()
 		addProperties(schema, d, defs)
+		describeBy(schema, d)
 	}
 	if len(defs) > 0 {
 		schema["$defs"] = defs
@@ -35,10 +46,39 @@ func objectSchema() map[string]any {
 
 func addProperties(schema map[string]any, d protoreflect.MessageDescriptor, defs map[string]any) {
 	properties := schema["properties"].(map[string]any)
+	var required []string
 	for i := range d.Fields().Len() {
 		f := d.Fields().Get(i)
-		properties[f.JSONName()] = fieldSchema(f, defs)
+		rules := rulesOf(f)
+		one := fieldSchema(f, defs, rules)
+		describeBy(one, f)
+		properties[f.JSONName()] = one
+		if rules.required || f.Cardinality() == protoreflect.Required {
+			required = append(required, f.JSONName())
+		}
 	}
+	if len(required) > 0 {
+		schema["required"] = required
+	}
+}
+
+// commentMax bounds what is taken of a comment.
+const commentMax = 1000
+
+// describeBy adds the comment that a descriptor has, if the plugin tells it.
+func describeBy(schema map[string]any, d protoreflect.Descriptor) {
+	if text := commentOf(d); text != "" {
+		schema["description"] = text
+	}
+}
+
+// commentOf is the comment before a declaration, in one line.
+func commentOf(d protoreflect.Descriptor) string {
+	text := strings.Join(strings.Fields(d.ParentFile().SourceLocations().ByDescriptor(d).LeadingComments), " ")
+	if len(text) > commentMax {
+		text = text[:commentMax] + "..."
+	}
+	return strings.ToValidUTF8(text, "")
 }
 
 // wellKnownSchemas are the messages that have a JSON form of their own.
@@ -69,21 +109,25 @@ func refTo(d protoreflect.MessageDescriptor, defs map[string]any) map[string]any
 	}
 	name := string(d.FullName())
 	if defs[name] == nil {
+		if len(defs) >= schemaTypesMax {
+			return map[string]any{"type": "object"}
+		}
 		schema := objectSchema()
 		defs[name] = schema // before its fields, which may refer to it
 		addProperties(schema, d, defs)
+		describeBy(schema, d)
 	}
 	return map[string]any{"$ref": "#/$defs/" + name}
 }
 
-func fieldSchema(f protoreflect.FieldDescriptor, defs map[string]any) map[string]any {
+func fieldSchema(f protoreflect.FieldDescriptor, defs map[string]any, rules rules) map[string]any {
 	switch {
 	case f.IsMap():
 		return map[string]any{"type": "object", "additionalProperties": singleSchema(f.MapValue(), defs)}
 	case f.IsList():
-		return map[string]any{"type": "array", "items": singleSchema(f, defs)}
+		return map[string]any{"type": "array", "items": rules.narrow(singleSchema(f, defs))}
 	}
-	return singleSchema(f, defs)
+	return rules.narrow(singleSchema(f, defs))
 }
 
 func singleSchema(f protoreflect.FieldDescriptor, defs map[string]any) map[string]any {
@@ -98,6 +142,9 @@ func singleSchema(f protoreflect.FieldDescriptor, defs map[string]any) map[strin
 		return map[string]any{"type": []string{"number", "string"}} // "NaN", "Infinity"
 	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind,
 		protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+		if o, ok := f.Options().(*descriptorpb.FieldOptions); ok && o.GetJstype() == descriptorpb.FieldOptions_JS_NUMBER {
+			break
+		}
 		return map[string]any{"type": []string{"string", "integer"}} // answers have text: 64 bits do not fit in every JSON reader
 	case protoreflect.EnumKind:
 		return enumSchema(f.Enum())

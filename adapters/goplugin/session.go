@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/yamux"
 
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/describe"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/gobwire"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
@@ -27,7 +28,10 @@ const (
 	writeTimeout = 10 * time.Second
 )
 
-var errClosed = errors.New("the connection is closed")
+var (
+	errClosed = errors.New("the connection is closed")
+	errUnsent = errors.New("not sent")
+)
 
 // A session is one connection: control stream, two output streams, and the
 // dispensed streams, of which each carries one call at a time. So an error that
@@ -101,7 +105,7 @@ func (s *session) open() error {
 	}
 	var output sync.WaitGroup
 	for i, to := range []plugin.LogStream{plugin.Stdout, plugin.Stderr} {
-		output.Go(func() { _, _ = io.Copy(s.d.launch.Output.Writer(to), first[i+1]) }) // ends with the session
+		output.Go(func() { _, _ = io.Copy(s.d.causes.tee(s.d.launch.Output.Writer(to)), first[i+1]) }) // ends with the session
 	}
 	s.all.Go(func() { output.Wait(); close(s.drained) })
 	s.all.Go(s.control.run)
@@ -130,15 +134,23 @@ func (s *session) ready(ctx context.Context) error {
 	return err
 }
 
-func (s *session) call(ctx context.Context, m *netrpcMethod, argument []byte) ([]byte, error) {
-	st, err := s.take(ctx)
+// call makes one call on a stream of its own. An error that wraps errUnsent
+// means that the plugin has not seen it.
+func (s *session) call(ctx context.Context, o *describe.Operation, argument []byte, take taker) ([]byte, error) {
+	st, err := take(s, ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errUnsent, err)
 	}
-	answer, err := st.call(ctx, &query{m.remote, m.args, m.needs, m.reply, argument})
+	answer, err := st.call(ctx, &query{o.Remote, o.Args, o.Needs, o.Reply, o.ErrorField, argument})
+	if st.broken && ctx.Err() != nil {
+		s.d.causes.givenUp()
+	}
 	s.put(st)
 	return answer, err
 }
+
+// A taker gets a stream for one call.
+type taker func(*session, context.Context) (*stream, error)
 
 // take returns an idle stream, or dispenses one.
 func (s *session) take(ctx context.Context) (*stream, error) {
@@ -150,6 +162,11 @@ func (s *session) take(ctx context.Context) (*stream, error) {
 		return st, nil
 	}
 	s.mu.Unlock()
+	return s.fresh(ctx)
+}
+
+// fresh dispenses a stream.
+func (s *session) fresh(ctx context.Context) (*stream, error) {
 	st, err := s.dispense(ctx)
 	var no *plugin.Refusal
 	if errors.As(err, &no) { // not the call's own no
@@ -180,7 +197,7 @@ func (s *session) dispense(ctx context.Context) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := s.control.call(ctx, "Dispenser.Dispense", s.d.table.Text(), name)
+	answer, err := s.control.call(ctx, "Dispenser.Dispense", s.d.described.Table.Text(), name)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +239,7 @@ func shakeHands(conn net.Conn, id uint32) error {
 func (s *session) stream(conn net.Conn) *stream {
 	// The bytes of the type definitions and of a field's number come on top.
 	const slack = 64 << 10
-	return &stream{conn: conn, r: gobwire.NewReader(conn, s.d.payload+slack), w: gobwire.NewWriter(s.d.table)}
+	return &stream{conn: conn, r: gobwire.NewReader(conn, s.d.described.Table, s.d.payload+slack), w: gobwire.NewWriter(s.d.described.Table)}
 }
 
 // close breaks the connection; every call under way ends.

@@ -1,14 +1,16 @@
 package goplugin
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"sort"
 	"strings"
 
-	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/gobwire"
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/describe"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/manifest"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -16,55 +18,59 @@ import (
 
 // Spec is the manifest block under spec.goplugin.
 type Spec struct {
-	Command   []string  `json:"command" required:"true" doc:"The executable and its arguments; a relative path starts from metadata.source."`
-	Handshake Handshake `json:"handshake" required:"true" doc:"What the plugin asks for before it serves: its HandshakeConfig."`
-	Transport string    `json:"transport,omitempty" enum:"auto,netrpc,grpc" doc:"auto (default) takes what the plugin announces; netrpc or grpc refuses the other."`
-	TLS       string    `json:"tls,omitempty" enum:"off,auto" doc:"off (default): the private socket is the protection. auto: mutual TLS with one-time certificates (AutoMTLS)."`
-	Plugin    string    `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
-	Describe  Describe  `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
+	Command []string `json:"command" required:"true" doc:"The executable and its arguments; a relative path starts from metadata.source."`
+	// Preset's words are the names of presets.
+	Preset    string    `json:"preset,omitempty" enum:"patchbay,terraform,vault,tflint,grafana,example-basic,example-bidirectional,example-kv,example-negotiated,example-streaming,reva" doc:"Fills in what the plugins of one family have in common, so that command is all that is needed; fields given beside it win. patchbay is for those of Patchbay's own SDK (sdk/go/goplugin); the examples are go-plugin's; reva needs plugin and describe."`
+	Handshake Handshake `json:"handshake,omitzero" doc:"What the plugin asks for before it serves: its HandshakeConfig. Required without a preset."`
+	// Inherit is the only way from the daemon's environment to the plugin's.
+	Inherit   []string `json:"inherit,omitempty" doc:"Names of variables that the plugin is given as the daemon has them, such as HTTPS_PROXY; one that the daemon lacks is left out, and spec.env wins. Nothing else of its environment is passed on."`
+	Transport string   `json:"transport,omitempty" enum:"auto,netrpc,grpc" doc:"auto (default) takes what the plugin announces; netrpc or grpc refuses the other."`
+	TLS       string   `json:"tls,omitempty" enum:"off,auto" doc:"off (default): the private socket is the protection. auto: mutual TLS with one-time certificates (AutoMTLS)."`
+	Plugin    string   `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
+	Describe  Describe `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
+	// DescriptorSet is for plugins in languages whose servers have no reflection.
+	DescriptorSet string `json:"descriptorSet,omitempty" doc:"gRPC: a FileDescriptorSet (protoc --include_imports --descriptor_set_out) to take the services from, for a plugin without server reflection; a relative path starts from metadata.source."`
+	// Errors' longest pattern that matches wins.
+	Errors map[string]int `json:"errors,omitempty" doc:"What the plugin's own errors mean: a pattern, in which * is any text, and the HTTP status of a refusal that it matches. It is matched with the error's Go type (net/rpc), as errtypes.NotFound, or its code (gRPC), as NotFound; where there is neither, with its text."`
 	// Metadata's "*" is for all operations.
-	Metadata map[string]map[string]string `json:"metadata,omitempty" doc:"gRPC: metadata sent with each call of an operation; under \"*\", with every call."`
+	Metadata map[string]map[string]string `json:"metadata,omitempty" doc:"gRPC: metadata sent with each call of an operation; under \"*\", with every call. The value of a key that ends in -bin is base64."`
+	// CallerMetadata leaves out the trace, which is always carried.
+	CallerMetadata []string `json:"callerMetadata,omitempty" doc:"gRPC: keys of metadata that callers may send, a * at the end standing for the rest; others are denied. Without it callers may send any."`
+	// Callbacks is exhaustive: see callServer.
+	Callbacks  map[string]Callback `json:"callbacks,omitempty" doc:"gRPC: what the plugin can ask of its host, by service (package.Service) or method (package.Service/Method), which goes before its service; to be found by the plugin's reflection. All else is denied."`
+	BrokerIDs  map[string]string   `json:"brokerIds,omitempty" doc:"gRPC: by operation, the field of its argument that has the number of a connection of the broker. Patchbay puts in a fresh one with each call, by which the plugin reaches its callbacks."`
+	StartCalls []StartCall         `json:"startCalls,omitempty" doc:"Calls that are made, in this order, each time the plugin was started and before it is ready; not when it is adopted."`
 }
 
 // Handshake is go-plugin's HandshakeConfig.
 type Handshake struct {
-	Key      string `json:"key" required:"true" doc:"MagicCookieKey: the name of the environment variable."`
-	Value    string `json:"value" required:"true" doc:"MagicCookieValue: its value."`
-	Versions []int  `json:"versions,omitempty" doc:"Protocol versions that may be spoken (default 1); the plugin takes its highest among them."`
+	Key   string `json:"key,omitempty" doc:"MagicCookieKey: the name of the environment variable."`
+	Value string `json:"value,omitempty" doc:"MagicCookieValue: its value."`
+	// Values are tried in order; a plugin refuses a wrong one within milliseconds.
+	Values   []string `json:"values,omitempty" doc:"Several MagicCookieValues in place of value: each is tried, in this order, until the plugin does not refuse it."`
+	Versions []int    `json:"versions,omitempty" doc:"Protocol versions that may be spoken (default 1); the plugin takes its highest among them."`
 }
 
-// Describe says what a net/rpc plugin offers.
-type Describe struct {
-	Service string            `json:"service,omitempty" doc:"The net/rpc service name (default Plugin, which is what go-plugin registers)."`
-	Methods map[string]Method `json:"methods,omitempty" doc:"The methods: each is an operation."`
-	Types   Types             `json:"types,omitempty" doc:"Named types, to be used by methods and by each other."`
-}
-
-// Types are the named types of a description.
-type Types map[string]Shape
-
-// Shape describes one of them.
-type Shape = gobwire.Shape
-
-// Method is one net/rpc method.
-type Method struct {
-	Summary string `json:"summary,omitempty" doc:"A sentence for people."`
-	Args    string `json:"args" required:"true" doc:"Type of the argument: string, bool, int, uint, float, bytes, any, error, time, []T, map:K,T, *T or a name under types."`
-	Reply   string `json:"reply" required:"true" doc:"Type of the answer, written as args is."`
-}
+// Describe says what a net/rpc plugin offers; what it consists of is described there.
+type (
+	Describe = describe.Description
+	Types    = describe.Types
+	Shape    = describe.Shape
+	Method   = describe.Method
+)
 
 const (
 	transportAuto   = "auto"
 	transportNetRPC = "netrpc"
 	transportGRPC   = "grpc"
 	tlsAuto         = "auto"
-	// serviceDefault is the name under which go-plugin registers every
-	// dispensed object.
-	serviceDefault = "Plugin"
-	// methodsMax bounds a description; Reva's largest plugin has six methods.
-	methodsMax = 1000
+	describePath    = "spec.goplugin.describe"
 	// versionMax is well above any protocol version in use.
 	versionMax = 1 << 16
+	// inheritMax is more than any plugin's documentation asks for.
+	inheritMax = 100
+	// valuesMax bounds the starts of one launch; Reva, with two, has the most.
+	valuesMax = 8
 )
 
 var (
@@ -76,11 +82,15 @@ var (
 // compiled is a checked manifest, ready to launch.
 type compiled struct {
 	Spec
-	path    string // of the executable, absolute
-	digest  string
-	table   *gobwire.Table
-	methods map[string]*netrpcMethod // empty without a description
-	payload int
+	preset    preset
+	path      string // of the executable, absolute
+	digest    string
+	described describe.Compiled // without operations before debugging information is read
+	payload   int
+	// descriptors is the content of DescriptorSet.
+	descriptors []byte
+	// ownCallbacks are the manifest's, without the preset's.
+	ownCallbacks map[string]Callback
 }
 
 // compile checks m and prepares what is the same for every launch of it. The
@@ -93,6 +103,7 @@ func compile(m plugin.Manifest) (compiled, error) {
 	if len(c.Command) > 0 && c.Command[0] != "" {
 		c.resolve(m.Metadata.Source, &faults)
 	}
+	c.describeByFile(m.Metadata.Source, &faults)
 	return c, faults.Err()
 }
 
@@ -108,9 +119,16 @@ func interpret(m plugin.Manifest) (compiled, plugin.Faults, error) {
 	if len(faults) == 0 && (len(c.Command) == 0 || c.Command[0] == "") {
 		faults.Add("spec.goplugin.command", "is empty; give the plugin's path and arguments")
 	}
+	c.preset = presetOf(c.Preset)
+	c.ownCallbacks = c.Callbacks
+	c.Spec = c.preset.under(c.Spec)
+	c.Callbacks = withCallbacks(c.ownCallbacks, c.preset.spec.Callbacks)
 	c.checkHandshake(&faults)
+	c.checkInherit(&faults)
 	c.checkTransport(&faults)
-	c.describe(&faults)
+	c.checkCallbacks(&faults)
+	c.checkDescription(&faults)
+	c.checkErrors(&faults)
 	c.orDefaults()
 	proc.CheckProbes(&faults, m)
 	return c, faults, nil
@@ -142,6 +160,10 @@ func (c *compiled) resolve(source string, faults *plugin.Faults) {
 	}
 	if err := proc.LookExecutable(c.path); err != nil {
 		faults.Add(path, "%v", err)
+	} else if c.Describe.From == describe.FromDWARF {
+		if err := debuginfo.Has(c.path); err != nil {
+			faults.Add(describePath+".from", "dwarf cannot be read from %s: %v; describe the methods here, or build it with debugging information", c.path, err)
+		}
 	}
 	if i := slices.IndexFunc(c.Command, func(arg string) bool { return strings.ContainsRune(arg, 0) }); i >= 0 {
 		faults.Add("spec.goplugin.command", "argument %d holds a zero byte", i)
@@ -149,91 +171,131 @@ func (c *compiled) resolve(source string, faults *plugin.Faults) {
 }
 
 func (c *compiled) checkHandshake(faults *plugin.Faults) {
+	const path = "spec.goplugin.handshake"
 	h := c.Handshake
 	if h.Key != "" && (!variablePattern.MatchString(h.Key) || strings.HasPrefix(h.Key, "PLUGIN_")) {
-		faults.Add("spec.goplugin.handshake.key", "%q cannot be a cookie's name: use letters, digits and _, not beginning with PLUGIN_", h.Key)
-	}
-	if strings.ContainsRune(h.Value, 0) {
-		faults.Add("spec.goplugin.handshake.value", "holds a zero byte")
+		faults.Add(path+".key", "%q cannot be a cookie's name: use letters, digits and _, not beginning with PLUGIN_", h.Key)
 	}
 	for _, v := range h.Versions {
 		if v < 0 || v > versionMax {
-			faults.Add("spec.goplugin.handshake.versions", "%d is out of range; write 0 to %d", v, versionMax)
+			faults.Add(path+".versions", "%d is out of range; write 0 to %d", v, versionMax)
+		}
+	}
+	c.checkValues(faults)
+	if c.Preset != "" || slices.ContainsFunc(*faults, func(f plugin.Fault) bool { return f.Path == "spec.goplugin.preset" }) {
+		return
+	}
+	switch none := h.Value == "" && len(h.Values) == 0; {
+	case h.Key == "" && none:
+		faults.Add(path, "is missing; give the plugin's MagicCookieKey and MagicCookieValue, or spec.goplugin.preset")
+	case h.Key == "":
+		faults.Add(path+".key", "is missing; give the plugin's MagicCookieKey, or spec.goplugin.preset")
+	case none:
+		faults.Add(path+".value", "is missing; give the plugin's MagicCookieValue, or spec.goplugin.preset")
+	}
+}
+
+// checkValues leaves all that may be tried in Values.
+func (c *compiled) checkValues(faults *plugin.Faults) {
+	const path = "spec.goplugin.handshake.value"
+	h := &c.Handshake
+	switch {
+	case h.Value != "" && len(h.Values) > 0:
+		faults.Add(path+"s", "stands beside value; write all of them here, and leave out value")
+	case len(h.Values) > valuesMax:
+		faults.Add(path+"s", "has %d values; at most %d are tried", len(h.Values), valuesMax)
+	case strings.ContainsRune(h.Value, 0):
+		faults.Add(path, "holds a zero byte")
+	}
+	for i, value := range h.Values {
+		if value == "" || strings.ContainsRune(value, 0) {
+			faults.Add(fmt.Sprintf("%ss[%d]", path, i), "is empty or holds a zero byte; no plugin has such a cookie")
+		}
+	}
+	if h.Value != "" {
+		h.Values = []string{h.Value}
+	}
+}
+
+// checkInherit keeps the daemon's own settings from a plugin, among which is where
+// its tokens are, and the protocol's variables from the manifest.
+func (c *compiled) checkInherit(faults *plugin.Faults) {
+	for i, name := range c.Inherit {
+		at := fmt.Sprintf("spec.goplugin.inherit[%d]", i)
+		switch {
+		case i == inheritMax:
+			faults.Add("spec.goplugin.inherit", "has %d names; at most %d", len(c.Inherit), inheritMax)
+			return
+		case !variablePattern.MatchString(name):
+			faults.Add(at, "%q cannot be a variable's name: use letters, digits and _", cut(name))
+		case strings.HasPrefix(name, "PATCHBAY_"), strings.HasPrefix(name, "PLUGIN_"):
+			faults.Add(at, "%s is not passed on: PATCHBAY_ is the daemon's own, PLUGIN_ the protocol's", name)
 		}
 	}
 }
 
 func (c *compiled) checkTransport(faults *plugin.Faults) {
-	described := c.Plugin != "" || len(c.Describe.Methods)+len(c.Describe.Types) > 0 || c.Describe.Service != ""
+	described := c.Plugin != "" || len(c.Describe.Methods)+len(c.Describe.Types) > 0 || c.Describe.Service != "" || c.Describe.From != ""
 	switch {
 	case c.Transport == transportGRPC && described:
 		faults.Add("spec.goplugin.transport", "grpc tells its own services; leave out plugin and describe, which are for netrpc")
 	case c.Transport == transportNetRPC && len(c.Metadata) > 0:
 		faults.Add("spec.goplugin.metadata", "net/rpc carries none; leave it out")
+	case c.Transport == transportNetRPC && c.DescriptorSet != "":
+		faults.Add("spec.goplugin.descriptorSet", "is for gRPC; describe the methods of net/rpc under describe")
+	case c.Transport == transportNetRPC && len(c.CallerMetadata) > 0:
+		faults.Add("spec.goplugin.callerMetadata", "net/rpc carries none; leave it out")
 	case (c.Transport == transportNetRPC || len(c.Describe.Methods) > 0) && c.Plugin == "":
 		faults.Add("spec.goplugin.plugin", "is missing; give the name to dispense, a key of the plugin's plugin map")
-	case (c.Transport == transportNetRPC || c.Plugin != "") && len(c.Describe.Methods) == 0:
-		faults.Add("spec.goplugin.describe.methods", "is missing; net/rpc cannot tell its methods, so describe them")
+	case (c.Transport == transportNetRPC || c.Plugin != "") && len(c.Describe.Methods) == 0 && c.Describe.From != describe.FromDWARF:
+		faults.Add("spec.goplugin.describe.methods", "is missing; net/rpc cannot tell its methods, so describe them, or write from: dwarf")
 	}
 	for operation, pairs := range c.Metadata {
-		for key := range pairs {
-			if !metadataPattern.MatchString(key) || strings.HasPrefix(key, "grpc-") {
-				faults.Add("spec.goplugin.metadata."+operation, "%q cannot be a key: use a-z, 0-9, hyphen, dot and _, not beginning with grpc-", key)
+		for key, value := range pairs {
+			if _, err := carried(key, value); err != nil {
+				faults.Add("spec.goplugin.metadata."+operation, "%q: %v", key, err)
 			}
 		}
 	}
-}
-
-// describe turns the description into the methods of gobwire.
-func (c *compiled) describe(faults *plugin.Faults) {
-	const path = "spec.goplugin.describe."
-	if len(c.Describe.Methods) > methodsMax {
-		faults.Add(path+"methods", "has %d methods; at most %d", len(c.Describe.Methods), methodsMax)
-		return
-	}
-	var err error
-	if c.table, err = gobwire.NewTable(c.Describe.Types); err != nil {
-		var fault *gobwire.TypeFault
-		if errors.As(err, &fault) {
-			faults.Add(path+"types."+fault.Path, "%s", fault.Detail)
+	for i, key := range c.CallerMetadata {
+		if !metadataPattern.MatchString(strings.TrimSuffix(key, "*")) && key != "*" {
+			faults.Add(fmt.Sprintf("spec.goplugin.callerMetadata[%d]", i), "%q cannot be a key: use a-z, 0-9, hyphen, dot and _, and * at the end", key)
 		}
-		return
-	}
-	names := make([]string, 0, len(c.Describe.Methods))
-	for name := range c.Describe.Methods {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	c.methods = make(map[string]*netrpcMethod, len(names))
-	for _, name := range names {
-		c.method(name, faults)
 	}
 }
 
-func (c *compiled) method(name string, faults *plugin.Faults) {
-	d := c.Describe.Methods[name]
-	m := &netrpcMethod{name: name, summary: d.Summary}
-	for _, side := range []struct {
-		field, text string
-		into        **gobwire.Type
-	}{{"args", d.Args, &m.args}, {"reply", d.Reply, &m.reply}} {
-		if side.text == "" { // already a fault of the decoder
-			continue
-		}
-		var err error
-		if *side.into, err = c.table.Type(side.text); err != nil {
-			faults.Add("spec.goplugin.describe.methods."+name+"."+side.field, "%v", err)
-		}
+// readDescription lays the manifest's description over what the debugging
+// information of the running binary has.
+func (p *process) readDescription(ctx context.Context) error {
+	if p.Describe.From != describe.FromDWARF {
+		return nil
 	}
-	if m.args == nil || m.reply == nil {
-		return
+	found, err := p.debug.Read(ctx, fmt.Sprintf("/proc/%d/exe", p.Pid()))
+	if isContext(err) {
+		return startFailed("describe", err)
 	}
-	service := c.Describe.Service
-	if service == "" {
-		service = serviceDefault
+	var known Describe
+	if err == nil {
+		known, err = found.Choose(p.Describe.Type)
 	}
-	m.remote, m.needs = service+"."+name, c.table.Needs(m.args)
-	c.methods[name] = m
+	if err != nil {
+		return fmt.Errorf("%s.from: %w: dwarf: %w", describePath, plugin.ErrInvalid, err)
+	}
+	var faults plugin.Faults
+	p.described = describe.Compile(known.Under(p.Describe), describePath, &faults)
+	return faults.Err()
+}
+
+// checkDescription compiles what is written in the manifest. Where that is laid
+// over debugging information, it is compiled once that is read.
+func (c *compiled) checkDescription(faults *plugin.Faults) {
+	given := c.Describe
+	if given.From == describe.FromDWARF {
+		given = Describe{Types: given.Types}
+	} else if given.Type != "" {
+		faults.Add("spec.goplugin.describe.type", "chooses among types of the binary, for from: dwarf; leave it out")
+	}
+	c.described = describe.Compile(given, describePath, faults)
 }
 
 func (c *compiled) orDefaults() {

@@ -22,12 +22,18 @@ var past = time.Unix(1, 0)
 
 // A query is one call.
 type query struct {
-	method   string // Service.Method
-	args     *gobwire.Type
-	needs    []int64
-	reply    *gobwire.Type
-	argument []byte // JSON
+	method     string // Service.Method
+	args       *gobwire.Type
+	needs      []int64
+	reply      *gobwire.Type
+	errorField string
+	argument   []byte // JSON
 }
+
+// errUncoded says that a stream ended between an answer's header and its body. It
+// is what net/rpc does when gob cannot encode the answer, most often because an
+// error's type is not registered; or the plugin has ended.
+var errUncoded = errors.New("the plugin closed the stream instead of answering")
 
 // A stream carries net/rpc, one call at a time.
 type stream struct {
@@ -84,7 +90,13 @@ func (s *stream) send(ctx context.Context) error {
 	}
 }
 
-func (s *stream) answer(q *query) ([]byte, error) {
+func (s *stream) answer(q *query) (answer []byte, err error) {
+	defer func() { // a fault of the reader costs a stream, not the daemon
+		if fault := recover(); fault != nil {
+			s.broken = true
+			answer, err = nil, fmt.Errorf("answer: it cannot be read: %v", fault)
+		}
+	}()
 	h, err := s.r.Header()
 	if err == nil && h.Seq != s.seq {
 		err = fmt.Errorf("the answer is to call %d, want %d", h.Seq, s.seq)
@@ -99,15 +111,16 @@ func (s *stream) answer(q *query) ([]byte, error) {
 		}
 		return nil, &plugin.Refusal{Message: h.Error}
 	}
-	answer, err := s.r.JSON(nil, q.reply)
-	if err == nil {
+	answer, taken, err := s.r.Answer(nil, q.reply, q.errorField)
+	switch {
+	case err == nil && (taken == nil || string(taken) == "null"):
 		return answer, nil
+	case err == nil:
+		return nil, answered(taken)
 	}
 	s.broken = true
 	if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
-		// What net/rpc does when gob cannot encode the answer, most often
-		// because an error's type is not registered: it closes the stream.
-		return nil, errors.New("the plugin closed the stream instead of answering: it could not encode its answer, or ended; its stderr says why")
+		return nil, errUncoded
 	}
 	return nil, fmt.Errorf("answer: %w", err)
 }

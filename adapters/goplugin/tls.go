@@ -104,6 +104,16 @@ func (i *identity) config(der []byte) (*tls.Config, error) {
 	}, nil
 }
 
+// serverConfig takes exactly the client that has the certificate announced.
+func (i *identity) serverConfig(der []byte) (*tls.Config, error) {
+	config, err := i.config(der)
+	if err != nil {
+		return nil, err
+	}
+	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, config.RootCAs
+	return config, nil
+}
+
 // config returns the TLS configuration for the plugin, nil when there is none.
 func (d *dialer) config() (*tls.Config, error) {
 	if d.own == nil {

@@ -181,7 +181,7 @@ func (b *birth) start(socket *os.File) (p *proc.Process, stdout string, err erro
 // ready waits for the line that says that the provider's socket is there.
 func (b *birth) ready(ctx context.Context, p *proc.Process, stdout string) error {
 	var word string
-	err := proc.Follow(ctx, stdout, p.Done(), func(line []byte) bool {
+	err := proc.Follow(ctx, proc.Tail{Path: stdout}, p.Done(), func(line []byte) bool {
 		switch text := string(bytes.TrimSpace(line)); text {
 		case readyLine, failedLine:
 			word = text

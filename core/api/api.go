@@ -36,6 +36,9 @@ const (
 	// drainMax is what requests under way get when Run's context ends: less than
 	// the time after which service managers kill.
 	drainMax = 10 * time.Second
+	// tellBefore is how long before that an invocation in parts is interrupted, so that
+	// its caller is told.
+	tellBefore = time.Second
 )
 
 // API serves the control plane. It is safe for concurrent use.
@@ -52,6 +55,9 @@ type API struct {
 	// streams ends when no stream shall go on.
 	streams    context.Context
 	endStreams context.CancelFunc
+	// calls ends when invocations in parts shall not go on either.
+	calls    context.Context
+	endCalls context.CancelFunc
 }
 
 // New makes an API. It starts nothing; an empty token is a programmer's mistake
@@ -68,6 +74,7 @@ func New(d Deps) *API {
 		access: newAccessLog(d.AccessLog), prefix: hex.EncodeToString(random[:]) + "-",
 	}
 	a.streams, a.endStreams = context.WithCancel(context.Background())
+	a.calls, a.endCalls = context.WithCancel(context.Background())
 	a.shown = exposition(d)
 	a.echo.HTTPErrorHandler = a.unrouted
 	for _, r := range Routes() {
@@ -82,8 +89,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.echo.ServeHT
 // Run serves on ln until ctx ends, then ends the streams, waits at most drainMax
 // for requests under way, and returns nil. It closes ln. It runs once.
 func (a *API) Run(ctx context.Context, ln net.Listener) error {
+	both := new(http.Protocols)
+	both.SetHTTP1(true)
+	both.SetUnencryptedHTTP2(true) // for callers that know beforehand: nothing is negotiated
 	server := &http.Server{
-		Handler: a.echo, ReadHeaderTimeout: headerReadMax, ReadTimeout: requestReadMax,
+		Handler: a.echo, Protocols: both, ReadHeaderTimeout: headerReadMax, ReadTimeout: requestReadMax,
 		IdleTimeout: idleMax, MaxHeaderBytes: headerBytesMax,
 		ErrorLog: slog.NewLogLogger(a.deps.Log.Handler(), slog.LevelDebug),
 	}
@@ -111,6 +121,7 @@ func (a *API) Run(ctx context.Context, ln net.Listener) error {
 func (a *API) drain(server *http.Server) {
 	a.draining.Store(true)
 	a.endStreams()
+	defer time.AfterFunc(drainMax-tellBefore, a.endCalls).Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), drainMax)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {

@@ -59,6 +59,7 @@ func TestProblems_byClass(t *testing.T) {
 		{"no such plugin", "GET", "/v1/plugins/two", "", 404, wire.CodeNotFound},
 		{"no such operation", "POST", ops + "fly", "", 404, wire.CodeNotFound},
 		{"refusal", "POST", ops + "refuse", "", 422, wire.CodeRefusal},
+		{"refusal with a status", "POST", ops + "refuse%20as%20409", "", 409, wire.CodeRefusal},
 		{"busy", "POST", ops + "busy", "", 429, wire.CodeBusy},
 		{"broken link", "POST", ops + "gone", "", 503, wire.CodeUnavailable},
 		{"deadline", "POST", ops + "hang?timeout=1ms", "", 504, wire.CodeDeadline},

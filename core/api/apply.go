@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"path/filepath"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -59,9 +60,9 @@ func (a *API) apply(c echo.Context) error {
 // happened.
 func (a *API) applyOne(ctx context.Context, m plugin.Manifest, dryRun bool) (wire.Applied, error) {
 	for try := 1; ; try++ {
-		done, expect := a.plan(m)
-		if dryRun || done.Action == wire.Unchanged {
-			return done, nil
+		done, expect, err := a.plan(m)
+		if err != nil || dryRun || done.Action == wire.Unchanged {
+			return done, err
 		}
 		r, _, err := a.deps.Plugins.Put(ctx, m, expect)
 		if err == nil {
@@ -74,20 +75,28 @@ func (a *API) applyOne(ctx context.Context, m plugin.Manifest, dryRun bool) (wir
 	}
 }
 
-func (a *API) plan(m plugin.Manifest) (wire.Applied, store.Expect) {
+// plan says what would change. A pinned plugin refuses a change of its spec.
+func (a *API) plan(m plugin.Manifest) (wire.Applied, store.Expect, error) {
 	done := wire.Applied{Name: m.Metadata.Name, Action: wire.Created}
 	old, exists := a.deps.Plugins.Get(m.Metadata.Name)
 	if !exists {
-		return done, store.Expect{Absent: true}
+		return done, store.Expect{Absent: true}, nil
 	}
 	done.Action, done.Revision = wire.Unchanged, old.Revision
 	for _, change := range manifest.Diff(old.Manifest, m) {
 		done.Action = wire.Changed
 		done.Restarts = done.Restarts || change.Restarts
+		if held(old) && strings.HasPrefix(change.Path, "spec") {
+			return done, store.Expect{}, old.Pin.Refuses(m.Metadata.Name)
+		}
 		done.Changes = append(done.Changes, wire.Change{Path: change.Path, Old: change.Old, New: change.New, Restarts: change.Restarts})
 	}
-	return done, store.Expect{Revision: old.Revision}
+	return done, store.Expect{Revision: old.Revision}, nil
 }
+
+// held reports a plugin whose spec must not change. What was pinned and is not accepted
+// any more has no spec: any may take its place.
+func held(r plugin.Resource) bool { return r.Pin != nil && r.Manifest.Spec.Adapter != "" }
 
 func (a *API) validate(c echo.Context) error {
 	manifests, err := a.uploaded(c)

@@ -70,9 +70,17 @@ func TestClient_everyRoute(t *testing.T) {
 			r, err := c.Apply(ctx, files, client.ForReal)
 			return is(len(r.Items) == 1 && r.Items[0].Action == wire.Created, err)
 		},
-		"validate":   func() error { n, err := c.Validate(ctx, files); return is(len(n) == 1, err) },
-		"start":      func() error { r, err := c.Start(ctx, "one"); return is(r.Desired == plugin.DesiredRunning, err) },
-		"stop":       func() error { r, err := c.Stop(ctx, "other"); return is(r.Desired == plugin.DesiredStopped, err) },
+		"validate":  func() error { n, err := c.Validate(ctx, files); return is(len(n) == 1, err) },
+		"start":     func() error { r, err := c.Start(ctx, "one"); return is(r.Desired == plugin.DesiredRunning, err) },
+		"stop":      func() error { r, err := c.Stop(ctx, "other"); return is(r.Desired == plugin.DesiredStopped, err) },
+		"reload":    func() error { r, err := c.Reload(ctx, "one"); return is(r.Status.LastReload != nil, err) },
+		"revisions": func() error { l, err := c.Revisions(ctx, "one"); return is(len(l) > 0 && l[0].Current, err) },
+		"rollback": func() error {
+			_, err := c.Rollback(ctx, "one", 1000)
+			return is(errors.Is(err, plugin.ErrNotFound), nil)
+		},
+		"pin":        func() error { r, err := c.Pin(ctx, "other"); return is(r.Pin != nil, err) },
+		"unpin":      func() error { r, err := c.Unpin(ctx, "other"); return is(r.Pin == nil, err) },
 		"restart":    func() error { r, err := c.Restart(ctx, "one"); return is(r.Status.Restarts == 1, err) },
 		"operations": func() error { o, err := c.Operations(ctx, "one"); return is(len(o) == 2, err) },
 		"instances":  func() error { i, err := c.Instances(ctx, "one"); return is(len(i) == 1, err) },

@@ -45,6 +45,8 @@ type Plugins interface {
 	// List returns at most limit plugins whose labels match, sorted by name,
 	// beginning after the name after, and the name to go on after: "" at the end.
 	List(after string, limit int, match func(labels map[string]string) bool) (page []plugin.Resource, next string)
+	// Instances tells of each instance, or of its place.
+	Instances(name string) ([]plugin.Status, bool)
 	Operations(ctx context.Context, name string) ([]plugin.Operation, error)
 	// Put stores a manifest. created is true when there was none.
 	Put(ctx context.Context, m plugin.Manifest, expect store.Expect) (r plugin.Resource, created bool, err error)
@@ -52,6 +54,11 @@ type Plugins interface {
 	// Desire stores what is wanted: start and stop.
 	Desire(ctx context.Context, name string, d plugin.Desired) (plugin.Resource, error)
 	Restart(ctx context.Context, name string) (plugin.Resource, error)
+	Reload(ctx context.Context, name string) (plugin.Resource, error)
+	// Revisions lists what was applied, newest first.
+	Revisions(ctx context.Context, name string) ([]plugin.Revision, error)
+	Pin(ctx context.Context, name string) (plugin.Resource, error)
+	Unpin(ctx context.Context, name string) (plugin.Resource, error)
 }
 
 // Invoker brings invocations to plugins: core/dispatch.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"log/slog"
 	"net/http/httptest"
@@ -55,12 +56,13 @@ func (toy) Launch(context.Context, plugin.Launch) (plugin.Instance, error) {
 type shelf struct {
 	mu       sync.Mutex
 	all      map[string]plugin.Resource
+	past     map[string][]plugin.Manifest // those before, oldest first
 	revision uint64
 	fail     error // what the next Put answers
 }
 
 func newShelf(names ...string) *shelf {
-	s := &shelf{all: map[string]plugin.Resource{}}
+	s := &shelf{all: map[string]plugin.Resource{}, past: map[string][]plugin.Manifest{}}
 	for _, name := range names {
 		if _, _, err := s.Put(context.Background(), toyManifest(name), store.Expect{}); err != nil {
 			panic(err)
@@ -105,6 +107,11 @@ func (s *shelf) List(after string, limit int, match func(map[string]string) bool
 	return page, ""
 }
 
+func (s *shelf) Instances(name string) ([]plugin.Status, bool) {
+	r, ok := s.Get(name)
+	return []plugin.Status{r.Status}, ok
+}
+
 func (s *shelf) Operations(_ context.Context, name string) ([]plugin.Operation, error) {
 	if _, ok := s.Get(name); !ok {
 		return nil, fmt.Errorf("plugin %q: %w", name, plugin.ErrNotFound)
@@ -124,6 +131,9 @@ func (s *shelf) Put(_ context.Context, m plugin.Manifest, expect store.Expect) (
 		return plugin.Resource{}, false, fmt.Errorf("plugin %q: %w: it has revision %d", m.Metadata.Name, plugin.ErrConflict, old.Revision)
 	}
 	s.revision++
+	if exists {
+		s.past[m.Metadata.Name] = append(s.past[m.Metadata.Name], old.Manifest)
+	}
 	r := plugin.Resource{Manifest: m, Revision: s.revision, Generation: old.Generation + 1, Desired: plugin.DesiredRunning,
 		Status: plugin.Status{Plugin: m.Metadata.Name, Instance: m.Metadata.Name + "-1", Adapter: m.Spec.Adapter, State: plugin.Running, Generation: old.Generation + 1}}
 	s.all[m.Metadata.Name] = r
@@ -155,6 +165,33 @@ func (s *shelf) Restart(_ context.Context, name string) (plugin.Resource, error)
 	return s.change(name, func(r *plugin.Resource) { r.Status.Restarts++; r.Status.Instance += "0" })
 }
 
+func (s *shelf) Reload(_ context.Context, name string) (plugin.Resource, error) {
+	return s.change(name, func(r *plugin.Resource) {
+		r.Status.LastReload = &plugin.Reload{At: time.Now(), Outcome: plugin.ReloadDone, From: r.Status.Instance, To: r.Status.Instance + "0"}
+		r.Status.Instance += "0"
+	})
+}
+
+func (s *shelf) Revisions(_ context.Context, name string) ([]plugin.Revision, error) {
+	r, ok := s.Get(name)
+	if !ok {
+		return nil, fmt.Errorf("plugin %q: %w", name, plugin.ErrNotFound)
+	}
+	all := []plugin.Revision{{Generation: r.Generation, Manifest: r.Manifest, Current: true}}
+	for _, m := range slices.Backward(s.past[name]) {
+		all = append(all, plugin.Revision{Generation: all[len(all)-1].Generation - 1, Manifest: m})
+	}
+	return all, nil
+}
+
+func (s *shelf) Pin(_ context.Context, name string) (plugin.Resource, error) {
+	return s.change(name, func(r *plugin.Resource) { r.Pin = &plugin.Pin{Generation: r.Generation, Digest: "sha256:1"} })
+}
+
+func (s *shelf) Unpin(_ context.Context, name string) (plugin.Resource, error) {
+	return s.change(name, func(r *plugin.Resource) { r.Pin = nil })
+}
+
 func (s *shelf) change(name string, by func(*plugin.Resource)) (plugin.Resource, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,10 +217,27 @@ func (o *operator) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 	o.last = in
 	o.mu.Unlock()
 	switch in.Operation {
+	case "join":
+		var all []byte
+		for {
+			part, err := in.Parts(ctx)
+			if err == io.EOF {
+				return plugin.Result{Data: append(all, ']')}, nil
+			} else if err != nil {
+				return plugin.Result{}, err
+			}
+			all = append(append(all, "[,"[min(len(all), 1)]), part...)
+		}
+	case "tell":
+		in.Told(map[string]string{"first": "1", "other": "2", "odd": "a\nb"})
+		in.Told(map[string]string{"last": "3"})
+		return plugin.Result{Data: []byte("{}")}, nil
 	case "echo", "pkg.Service/Echo":
 		return plugin.Result{Data: in.Data, ContentType: in.ContentType}, nil
 	case "refuse":
 		return plugin.Result{}, &plugin.Refusal{Code: "E7", Message: "no thanks", Details: plugin.RawJSON(`{"why":"tired"}`)}
+	case "refuse as 409":
+		return plugin.Result{}, &plugin.Refusal{Code: "E7", Message: "no thanks", Status: 409}
 	case "hang":
 		<-ctx.Done()
 		return plugin.Result{}, ctx.Err()
@@ -201,6 +255,34 @@ func (o *operator) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 
 func (o *operator) InvokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) error {
 	switch in.Operation {
+	case "chat":
+		for {
+			part, err := in.Parts(ctx)
+			if err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			if string(part) == `"no"` {
+				return &plugin.Refusal{Message: "no more"}
+			}
+			if err := send(part); err != nil {
+				return err
+			}
+		}
+	case "tell":
+		in.Told(map[string]string{"first": "1"})
+		if err := send([]byte("{}")); err != nil {
+			return err
+		}
+		in.Told(map[string]string{"last": "3"})
+		return nil
+	case "wait":
+		if err := send([]byte("0")); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
 	case "count":
 		for i := range 3 {
 			if err := send([]byte(strconv.Itoa(i))); err != nil {

@@ -37,12 +37,32 @@ func (a *API) invoke(c echo.Context) error {
 		return err
 	}
 	c.Response().Header()[wire.InvocationHeader] = []string{in.ID}
+	told := toldOf(c)
+	if told != nil {
+		in.Told = told.take
+	}
+	if !inParts(c.Request()) {
+		return a.invokeAs(c, in, limit, told)
+	}
+	from := readParts(c)
+	defer from.end()
+	in.Parts = from.next
+	// Told here, because end has to come after the whole answer.
+	if err := a.invokeAs(c, in, limit, told); err != nil {
+		a.fail(c, err)
+	}
+	return nil
+}
+
+// invokeAs answers as the caller asks: as a whole or in parts.
+func (a *API) invokeAs(c echo.Context, in plugin.Invocation, limit time.Duration, told *told) error {
 	if f := formatOf(c, plainFormat); f != plainFormat {
-		return a.invokeStream(c, f, in, limit)
+		return a.invokeStream(c, f, in, limit, told)
 	}
 	ctx, cancel := within(c.Request().Context(), limit)
 	defer cancel()
 	result, err := a.deps.Invoker.Invoke(ctx, in)
+	told.headers(c.Response().Header())
 	if err != nil {
 		return timedOut(ctx, err)
 	}
@@ -56,11 +76,13 @@ func (a *API) invoke(c echo.Context) error {
 
 func (a *API) invocation(c echo.Context) (plugin.Invocation, error) {
 	r := c.Request()
-	data, err := body(c, plugin.PayloadBytesMax, "split the argument over several invocations")
-	if err != nil {
-		return plugin.Invocation{}, err
+	in := plugin.Invocation{Plugin: param(c, "name"), Operation: param(c, "*"), Caller: "rest"}
+	var err error
+	if !inParts(r) { // which invoke reads
+		if in.Data, err = body(c, plugin.PayloadBytesMax, "split the argument over several invocations"); err != nil {
+			return in, err
+		}
 	}
-	in := plugin.Invocation{Plugin: param(c, "name"), Operation: param(c, "*"), Data: data, Caller: "rest"}
 	in.ContentType = contentType(r.Header.Get("Content-Type"))
 	if in.ID = r.Header.Get(wire.InvocationHeader); in.ID == "" {
 		in.ID = a.invocationID()
@@ -144,9 +166,14 @@ func timedOut(ctx context.Context, err error) error {
 }
 
 // invokeStream answers in parts. Parts are JSON; one that is not is sent as a
-// JSON text. A drain lets it finish, as any invocation.
-func (a *API) invokeStream(c echo.Context, f format, in plugin.Invocation, limit time.Duration) error {
-	return a.stream(context.Background(), c, f, heartbeatEvery, func(ctx context.Context, put func([]byte) error) error {
+// JSON text. A drain lets it go on, but not to the end of the drain, so that the
+// caller is told.
+func (a *API) invokeStream(c echo.Context, f format, in plugin.Invocation, limit time.Duration, told *told) error {
+	m := manner{until: a.calls, patience: heartbeatEvery, told: told}
+	if in.Parts != nil {
+		m.patience = commitAfter // who waits for the answer to begin may say nothing before
+	}
+	return a.stream(c, f, m, func(ctx context.Context, put func([]byte) error) error {
 		ctx, cancel := within(ctx, limit)
 		defer cancel()
 		return timedOut(ctx, a.deps.Invoker.InvokeStream(ctx, in, func(part []byte) error {

@@ -31,6 +31,7 @@ type Metrics struct {
 	restarts    perPlugin
 	logBytes    perPlugin
 	logDropped  perPlugin
+	callbacks   perPlugin
 	reconciles  prometheus.Histogram
 
 	// series are the histograms in use. The map is never changed but replaced, so
@@ -57,6 +58,7 @@ func NewMetrics() *Metrics {
 		restarts:   newPerPlugin("patchbay_plugin_restarts_total", "Failures after which the plugin is tried again, by reason.", "reason"),
 		logBytes:   newPerPlugin("patchbay_log_bytes_total", "Bytes of log messages that the bus has stored."),
 		logDropped: newPerPlugin("patchbay_log_dropped_total", "Log lines that were lost."),
+		callbacks:  newPerPlugin("patchbay_callbacks_total", "What plugins asked of Patchbay, by what it is bound to and how it went.", "binding", "outcome"),
 		reconciles: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "patchbay_reconcile_duration_seconds", Help: "Time to compare what is applied with what runs, of one plugin or of all.",
 			Buckets: []float64{.00001, .0001, .001, .01, .1, 1},
@@ -110,6 +112,7 @@ func (m *Metrics) forget(name string) {
 	m.restarts.forget(name)
 	m.logBytes.forget(name)
 	m.logDropped.forget(name)
+	m.callbacks.forget(name)
 }
 
 // routeMetrics are the counters of one route, looked up once.
@@ -166,7 +169,7 @@ func exposition(d Deps) http.Handler {
 		registry.MustRegister(busMetrics(d.BusStats)...)
 	}
 	if m := d.Metrics; m != nil {
-		registry.MustRegister(m.requests, m.inFlight, m.invocations, m.restarts.vec, m.logBytes.vec, m.logDropped.vec, m.reconciles)
+		registry.MustRegister(m.requests, m.inFlight, m.invocations, m.restarts.vec, m.logBytes.vec, m.logDropped.vec, m.callbacks.vec, m.reconciles)
 	}
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: scrapesMax, Timeout: scrapeMax})
 }

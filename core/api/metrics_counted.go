@@ -130,6 +130,14 @@ func (m *Metrics) LostLogs(plugin string, lines uint64) {
 	}
 }
 
+// Callback counts what a plugin asked of its host: by what it is bound to, and how it
+// went. Both are words of few.
+func (m *Metrics) Callback(plugin, binding, outcome string) {
+	if m != nil {
+		m.callbacks.add(1, plugin, binding, outcome)
+	}
+}
+
 // Reconciled takes how long one comparison took.
 func (m *Metrics) Reconciled(took time.Duration) {
 	if m != nil {

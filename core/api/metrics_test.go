@@ -56,11 +56,12 @@ func TestMetrics_tellTheWholeHouse(t *testing.T) {
 		t.Errorf("got %v, want the bus's error, and nothing counted", err)
 	}
 	m.LostLogs("one", 6)
+	m.Callback("one", "kv", "ok")
 	text := ask(t, a, "GET", "/metrics", "").Body.String()
 	for _, want := range []string{
 		`patchbay_plugin_restarts_total{plugin="one",reason="Exited"} 3`, `patchbay_log_bytes_total{plugin="one"} 8`,
 		`patchbay_invocation_duration_seconds_count{outcome="ok",plugin="one"} 1`,
-		`patchbay_log_dropped_total{plugin="one"} 10`, `patchbay_reconcile_duration_seconds_count 1`, `patchbay_adapter_up{adapter="toy"} 0`,
+		`patchbay_log_dropped_total{plugin="one"} 10`, `patchbay_callbacks_total{binding="kv",outcome="ok",plugin="one"} 1`, `patchbay_reconcile_duration_seconds_count 1`, `patchbay_adapter_up{adapter="toy"} 0`,
 		`patchbay_event_lag_seconds 1.5`, `patchbay_events_total 7`, `patchbay_events_dropped_total 2`, `patchbay_invocations_in_flight{adapter="toy",plugin="one"} 0`,
 	} {
 		if !strings.Contains(text, want+"\n") {
@@ -71,7 +72,7 @@ func TestMetrics_tellTheWholeHouse(t *testing.T) {
 		t.Error("metrics: an instance's id is a label")
 	}
 	m.forget("one")
-	if text := ask(t, a, "GET", "/metrics", "").Body.String(); strings.Contains(text, `_total{plugin="one"`) {
+	if text := ask(t, a, "GET", "/metrics", "").Body.String(); strings.Contains(text, `_total{plugin="one"`) || strings.Contains(text, "callbacks_total{") {
 		t.Error("metrics: a plugin that was deleted is still counted")
 	}
 }

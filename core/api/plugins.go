@@ -214,6 +214,14 @@ func (a *API) restart(c echo.Context) error {
 	return a.resource(c, http.StatusOK, r)
 }
 
+func (a *API) reload(c echo.Context) error {
+	r, err := a.deps.Plugins.Reload(c.Request().Context(), param(c, "name"))
+	if err != nil {
+		return err
+	}
+	return a.resource(c, http.StatusOK, r)
+}
+
 func (a *API) operations(c echo.Context) error {
 	found, err := a.deps.Plugins.Operations(c.Request().Context(), param(c, "name"))
 	if err != nil {
@@ -226,15 +234,17 @@ func (a *API) operations(c echo.Context) error {
 }
 
 func (a *API) instances(c echo.Context) error {
-	r, err := a.found(c)
-	if err != nil {
+	if _, err := a.found(c); err != nil {
 		return err
 	}
+	all, _ := a.deps.Plugins.Instances(param(c, "name"))
 	running := []plugin.Status{}
-	switch r.Status.State {
-	case plugin.Starting, plugin.Running, plugin.Degraded, plugin.Stopping:
-		if r.Status.Instance != "" { // a job has none between its runs
-			running = append(running, r.Status)
+	for _, s := range all {
+		switch s.State {
+		case plugin.Starting, plugin.Running, plugin.Degraded, plugin.Stopping:
+			if s.Instance != "" { // a job has none between its runs
+				running = append(running, s)
+			}
 		}
 	}
 	return a.json(c, http.StatusOK, wire.InstanceList{Items: running})

@@ -20,7 +20,7 @@ type Scope string
 const (
 	Open    Scope = "open"    // nobody is asked
 	Read    Scope = "read"    // look
-	Control Scope = "control" // apply, start, stop, restart, delete
+	Control Scope = "control" // apply, start, stop, restart, reload, roll back, pin, delete
 	Call    Scope = "invoke"  // invoke operations
 )
 
@@ -108,6 +108,7 @@ func Routes() []Route {
 		file    = Param{Name: "file", Doc: "Name of the file, for the faults."}
 		dryRun  = Param{Name: "dryRun", Type: "boolean", Doc: "Change nothing; answer what would."}
 		timeout = Param{Name: "timeout", Doc: "Answer within this, such as 5s; the manifest's spec.timeouts.invoke when that is less."}
+		to      = Param{Name: "to", Type: "integer", Doc: "The generation to go back to; the newest before the present one unless told."}
 		verbose = Param{Name: "verbose", Type: "boolean", Doc: "Tell also of what is good to know, such as each adapter, and since when each is as it is."}
 		paging  = []Param{
 			{Name: "labelSelector", Doc: "Terms that must all hold, with commas between: k=v, k!=v, k, !k."},
@@ -118,7 +119,8 @@ func Routes() []Route {
 		lines     = Body{plugin.LogLine{}, []string{wire.NDJSONType, wire.SSEType}}
 		manifest  = &Body{manifestDoc{}, []string{wire.YAMLType, wire.JSONType}}
 		manifests = &Body{wire.Files{}, []string{wire.JSONType, wire.YAMLType}}
-		anything  = &Body{nil, []string{wire.JSONType, "*/*"}}
+		wanted    = Param{Name: wire.WantMetadataHeader, In: "header", Doc: "Keys, with commas between, or *: of what the plugin says beside its answer, as " + wire.MetadataPrefix + "KEY. Headers, or behind an answer in parts trailers."}
+		anything  = &Body{nil, []string{wire.JSONType, wire.NDJSONType, "*/*"}}
 		result    = Body{nil, []string{wire.JSONType, wire.NDJSONType, wire.SSEType, "*/*"}}
 	)
 	const name = "/v1/plugins/{name}"
@@ -130,8 +132,13 @@ func Routes() []Route {
 		{"Start", "POST", name + "/start", Control, "Want it running. The answer does not wait for it.", nil, nil, jsonOf(one), 200, (*API).start},
 		{"Stop", "POST", name + "/stop", Control, "Want it stopped. The answer does not wait for it.", nil, nil, jsonOf(one), 200, (*API).stop},
 		{"Restart", "POST", name + "/restart", Control, "Replace the running instance. The answer does not wait for it.", nil, nil, jsonOf(one), 200, (*API).restart},
+		{"Reload", "POST", name + "/reload", Control, "Launch a new instance beside the running one, which gets no more calls once the new one answers, and goes on if it does not; 409 where there cannot be two. The answer does not wait for it.", nil, nil, jsonOf(one), 200, (*API).reload},
+		{"Revisions", "GET", name + "/revisions", Read, "What was applied, newest first, as far as it is kept: the last 64 changes.", nil, nil, jsonOf(wire.RevisionList{}), 200, (*API).revisions},
+		{"Rollback", "POST", name + "/rollback", Control, "Apply the manifest of an earlier generation anew; 409 while it is pinned. The answer does not wait for it.", []Param{to}, nil, jsonOf(one), 200, (*API).rollback},
+		{"Pin", "POST", name + "/pin", Control, "Hold it to its spec and to the digest of what it runs: a change of the spec is 409, another executable is not launched.", nil, nil, jsonOf(one), 200, (*API).pin},
+		{"Unpin", "POST", name + "/unpin", Control, "Let it be changed again.", nil, nil, jsonOf(one), 200, (*API).unpin},
 		{"Operations", "GET", name + "/operations", Read, "What the plugin offers.", nil, nil, jsonOf(wire.OperationList{}), 200, (*API).operations},
-		{"Invoke", "POST", name + "/operations/{operation}", Call, "Invoke an operation. NDJSON or SSE is answered in parts as they come.", []Param{timeout}, anything, result, 200, (*API).invoke},
+		{"Invoke", "POST", name + "/operations/{operation}", Call, "Invoke an operation. NDJSON or SSE is answered in parts as they come; an argument in NDJSON is given in parts, while the answer comes.", []Param{timeout, wanted}, anything, result, 200, (*API).invoke},
 		{"Instances", "GET", name + "/instances", Read, "The running copies.", nil, nil, jsonOf(wire.InstanceList{}), 200, (*API).instances},
 		{"Logs", "GET", name + "/logs", Read, "What the plugin printed.", []Param{follow, since, after, tail, level, grep, before, which, resume}, nil, lines, 200, (*API).logs},
 		{"MergedLogs", "GET", "/v1/logs", Read, "What several plugins printed, in the order in which it came.", []Param{whose, labels, follow, since, after, tail, level, grep, before, resume}, nil, lines, 200, (*API).mergedLogs},

@@ -181,23 +181,35 @@ func signal(c chan struct{}) {
 // fails or ctx ends.
 type produce func(ctx context.Context, put func(frame []byte) error) error
 
-// follow streams what does not end by itself: it ends when the daemon drains.
-func (a *API) follow(c echo.Context, f format, from produce) error {
-	return a.stream(a.streams, c, f, commitAfter, from)
+// manner is how a stream is written.
+type manner struct {
+	// until ends it when the daemon shuts down.
+	until context.Context
+	// patience is how long it waits for a first frame before it answers that there is
+	// none yet.
+	patience time.Duration
+	// resumes: its reader comes back by itself, and is not told that it was interrupted.
+	resumes bool
+	told    *told // nil when it is not asked for
 }
 
-// stream writes what from puts, until from returns, the reader leaves or until
+// follow streams what does not end by itself: it ends when the daemon drains.
+func (a *API) follow(c echo.Context, f format, from produce) error {
+	return a.stream(c, f, manner{until: a.streams, patience: commitAfter, resumes: f == sseFormat}, from)
+}
+
+// stream writes what from puts, until from returns, the reader leaves or m.until
 // ends. An error of from before anything was put is returned and becomes an
-// ordinary answer, if it comes within patience.
-func (a *API) stream(until context.Context, c echo.Context, f format, patience time.Duration, from produce) error {
+// ordinary answer, if it comes within m.patience.
+func (a *API) stream(c echo.Context, f format, m manner, from produce) error {
 	ctx, cancel := context.WithCancel(c.Request().Context())
-	defer context.AfterFunc(until, cancel)()
+	defer context.AfterFunc(m.until, cancel)()
 	p := &pending{fresh: newToken(), room: newToken(), done: ctx}
 	ended := make(chan error, 1)
 	go func() { ended <- guarded(ctx, p.put, from) }() // ends with ctx; waited for below
-	w := &streamWriter{api: a, c: c, f: f, until: until, control: http.NewResponseController(c.Response().Writer)}
+	w := &streamWriter{api: a, c: c, f: f, manner: m, control: http.NewResponseController(c.Response().Writer)}
 	defer w.control.SetWriteDeadline(time.Time{}) // the connection may be used again
-	running, err := w.run(p, ended, patience)
+	running, err := w.run(p, ended)
 	cancel()
 	if running {
 		<-ended
@@ -218,9 +230,9 @@ func guarded(ctx context.Context, put func([]byte) error, from produce) (err err
 
 // streamWriter is the writing half of one stream.
 type streamWriter struct {
+	manner
 	api     *API
 	c       echo.Context
-	until   context.Context
 	f       format
 	control *http.ResponseController
 	spare   []byte
@@ -228,8 +240,8 @@ type streamWriter struct {
 
 // run returns when the stream is over. running tells whether the producer still
 // has to be waited for.
-func (w *streamWriter) run(p *pending, ended <-chan error, patience time.Duration) (running bool, err error) {
-	beat := time.NewTimer(patience)
+func (w *streamWriter) run(p *pending, ended <-chan error) (running bool, err error) {
+	beat := time.NewTimer(w.patience)
 	defer beat.Stop()
 	for {
 		select {
@@ -262,6 +274,7 @@ func (w *streamWriter) finish(p *pending, err error) error {
 	}
 	rest := p.take(nil)
 	if err != nil && len(rest) == 0 && !response.Committed {
+		w.told.headers(response.Header())
 		return err
 	}
 	if w.c.Request().Context().Err() != nil {
@@ -272,21 +285,30 @@ func (w *streamWriter) finish(p *pending, err error) error {
 		if problem.Status == http.StatusInternalServerError {
 			w.api.logInternal(err, w.c.Request())
 		}
-		w.send(w.f.problem(rest, problem))
+		w.last(w.f.problem(rest, problem), problem.Code)
 		return nil
 	}
-	w.send(w.f.end(rest))
+	w.last(w.f.end(rest), wire.OutcomeOK)
 	return nil
 }
 
-// interrupt ends a stream because the daemon shuts down. SSE gets no end: its
-// readers come back, to the next daemon.
+// interrupt ends a stream because the daemon shuts down. Readers that come back, to
+// the next daemon, get no end.
 func (w *streamWriter) interrupt(p *pending) {
 	rest := p.take(nil)
-	if w.f == ndjsonFormat {
+	if !w.resumes {
 		rest = w.f.problem(rest, wire.NewProblem(wire.CodeUnavailable, "the daemon is shutting down"))
 	}
-	w.send(rest)
+	w.last(rest, wire.CodeUnavailable)
+}
+
+// last sends the end of a stream, and says behind it how it went: an item may look like
+// a problem, a trailer does not.
+func (w *streamWriter) last(data []byte, outcome string) {
+	w.send(data)
+	header := w.c.Response().Header()
+	header.Set(wire.OutcomeTrailer, outcome)
+	w.told.trailers(header)
 }
 
 // send writes and flushes; it keeps data as the next spare buffer.
@@ -298,6 +320,8 @@ func (w *streamWriter) send(data []byte) error {
 		header.Set("Content-Type", w.f.media())
 		header.Set("Cache-Control", "no-store")
 		header.Set("X-Accel-Buffering", "no") // for nginx
+		header.Set("Trailer", wire.OutcomeTrailer)
+		w.told.begin(header)
 		response.WriteHeader(http.StatusOK)
 	}
 	if _, err := response.Write(data); err != nil {

@@ -8,7 +8,7 @@ import (
 
 // access decides who may do what at the embedded server. The daemon's own
 // connections may do everything; whoever has the token of the data folder may
-// listen, read history, invoke plugins and publish data, but not write what the
+// listen, read history, invoke plugins, answer their callbacks and publish data, but not write what the
 // daemon believes: desired state, status, events and logs.
 type access struct {
 	own     string // made anew at each start, never written down
@@ -32,7 +32,7 @@ func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byt
 
 func clientPermissions() *server.Permissions {
 	publish := []string{
-		invokePrefix + ">", dataPrefix + ">", "$SRV.>",
+		invokePrefix + ">", dataPrefix + ">", answerPrefix + ">", "$SRV.>",
 		"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.ACK.>", "$JS.FC.>",
 	}
 	for _, stream := range []string{streamStatus, streamEvents, streamLogs} {

@@ -147,6 +147,14 @@ func endpointMetadata(o plugin.Operation) map[string]string {
 	if o.Summary != "" {
 		m["summary"] = o.Summary
 	}
+	switch { // the value of Patchbay-Stream
+	case o.Streams && o.TakesStream:
+		m["stream"] = streamBoth
+	case o.Streams:
+		m["stream"] = streamAnswer
+	case o.TakesStream:
+		m["stream"] = streamArgument
+	}
 	if len(o.Input) > 0 {
 		m["input_schema"] = string(o.Input)
 	}

@@ -46,7 +46,13 @@ type Services interface {
 	// Plugin is one of them, with its operations where they can be known; it may
 	// take a moment.
 	Plugin(name string) (ServiceInfo, bool)
+	Invoker
+}
+
+// Invoker is dispatch.
+type Invoker interface {
 	Invoke(ctx context.Context, in plugin.Invocation) (plugin.Result, error)
+	InvokeStream(ctx context.Context, in plugin.Invocation, send func(part []byte) error) error
 }
 
 // Serve answers discovery ($SRV.PING, INFO and STATS, for all, by name, and by
@@ -57,7 +63,24 @@ type Services interface {
 // An invocation's payload is the argument and the reply's the result, both with
 // a Content-Type header. Other headers become metadata. An error is told by the
 // headers Nats-Service-Error and Nats-Service-Error-Code, which are those of
-// REST; the payload of a refusal is the plugin.Refusal.
+// REST; the payload of a refusal is the plugin.Refusal. Who sends
+// Patchbay-Want-Metadata, keys or *, gets headers Patchbay-Meta-KEY of what the plugin
+// says beside its answer.
+//
+// A request with the header Patchbay-Stream goes in parts. With "answer" or "both" each
+// part of the answer is a message to the request's reply subject, numbered by
+// Patchbay-Sequence; an empty one with Patchbay-Stream: end, or an error, is the last.
+// With "argument" or "both" a message with Patchbay-Stream: open comes first: its
+// reply subject takes the argument, a part per message and Patchbay-Stream: end behind
+// the last. Each part that has a reply subject is answered, with nothing, when the
+// plugin takes it; more than 16 that wait are too many. An argument in the request
+// itself is the first part.
+//
+// Parts of an answer have that reply subject, too. With Patchbay-Window: N, 1 to 1024,
+// only N may be without acknowledgement, an empty message there; without it a
+// caller that does not keep up loses parts, as NATS has it, and sees it by the numbers.
+// Patchbay-Stream: cancel ends the invocation, and so does it that the caller's
+// subscription is gone.
 func (b *Bus) Serve(ctx context.Context, s Services) error {
 	d := door{bus: b, services: s, nc: b.conns[data], places: make(chan struct{}, invocationsInFlightMax)}
 	d.ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx)) // ends in finish
@@ -115,7 +138,7 @@ func (d *door) invoke(m *nats.Msg) {
 	select {
 	case d.places <- struct{}{}:
 	default:
-		d.refuse(m, plugin.ErrBusy, nil)
+		d.refuse(m, plugin.ErrBusy, nil, nats.Header{})
 		return
 	}
 	go func() { // ends with the invocation; Serve waits
@@ -127,13 +150,21 @@ func (d *door) invoke(m *nats.Msg) {
 func (d *door) invokeNow(m *nats.Msg) {
 	in, ok := invocation(m)
 	if !ok {
-		d.refuse(m, plugin.ErrNotFound, nil)
+		d.refuse(m, plugin.ErrNotFound, nil, nats.Header{})
 		return
 	}
 	began := time.Now()
-	result, err := d.services.Invoke(d.ctx, in)
-	if err == nil {
-		err = d.answer(m, result)
+	told := toldOf(m)
+	if told != nil {
+		in.Told = told.take
+	}
+	last := nats.Header{}
+	var err error
+	if kind := m.Header.Get(streamHeader); kind != "" {
+		last[streamHeader] = []string{streamEnd}
+		err = d.talk(m, in, told)
+	} else {
+		err = d.whole(m, in, told)
 	}
 	if !errors.Is(err, plugin.ErrNotFound) {
 		d.bus.served.add(in.Plugin, in.Operation, time.Since(began), err)
@@ -146,7 +177,19 @@ func (d *door) invokeNow(m *nats.Msg) {
 	if errors.As(err, &no) {
 		body, _ = json.Marshal(no) // details are JSON already; else the header tells
 	}
-	d.refuse(m, err, body)
+	told.into(last)
+	d.refuse(m, err, body, last)
+}
+
+// whole invokes with one answer.
+func (d *door) whole(m *nats.Msg, in plugin.Invocation, told *told) error {
+	result, err := d.services.Invoke(d.ctx, in)
+	if err != nil {
+		return err
+	}
+	h := nats.Header{}
+	told.into(h)
+	return d.answer(m, result, h)
 }
 
 // invocation reads a request: what its subject and headers say.
@@ -160,7 +203,7 @@ func invocation(m *nats.Msg) (plugin.Invocation, bool) {
 	}
 	for key, values := range m.Header {
 		switch lower := strings.ToLower(key); {
-		case len(values) == 0 || strings.HasPrefix(lower, "nats-"):
+		case len(values) == 0 || strings.HasPrefix(lower, "nats-"), strings.HasPrefix(lower, ownPrefix):
 		case lower == "content-type":
 			in.ContentType = values[0]
 		default:
@@ -173,7 +216,8 @@ func invocation(m *nats.Msg) (plugin.Invocation, bool) {
 	return in, true
 }
 
-func (d *door) answer(m *nats.Msg, r plugin.Result) error {
+// answer sends a result with the headers h.
+func (d *door) answer(m *nats.Msg, r plugin.Result, h nats.Header) error {
 	if m.Reply == "" {
 		return nil // a publish: nobody waits
 	}
@@ -181,19 +225,23 @@ func (d *door) answer(m *nats.Msg, r plugin.Result) error {
 	if kind == "" {
 		kind = jsonType
 	}
-	err := m.RespondMsg(&nats.Msg{Data: r.Data, Header: nats.Header{contentTypeHeader: []string{kind}}})
+	if len(r.Data) > 0 || h.Get(streamHeader) == "" {
+		h[contentTypeHeader] = []string{kind}
+	}
+	err := m.RespondMsg(&nats.Msg{Data: r.Data, Header: h})
 	if err != nil {
 		return unavailable("result of "+strconv.Itoa(len(r.Data))+" bytes", err)
 	}
 	return nil
 }
 
-func (d *door) refuse(m *nats.Msg, why error, body []byte) {
+// refuse tells an error, with the headers h.
+func (d *door) refuse(m *nats.Msg, why error, body []byte, h nats.Header) {
 	if m.Reply == "" {
 		return
 	}
 	text := strings.ToValidUTF8(strings.NewReplacer("\r", " ", "\n", " ").Replace(why.Error()), "?")
-	h := nats.Header{errorHeader: []string{text}, errorCodeHeader: []string{strconv.Itoa(code(why))}}
+	h[errorHeader], h[errorCodeHeader] = []string{text}, []string{strconv.Itoa(code(why))}
 	if body != nil {
 		h[contentTypeHeader] = []string{jsonType}
 	}
@@ -206,7 +254,7 @@ func (d *door) refuse(m *nats.Msg, why error, body []byte) {
 func code(err error) int {
 	var no *plugin.Refusal
 	if errors.As(err, &no) {
-		return 422
+		return no.HTTP()
 	}
 	for _, c := range []struct {
 		class error

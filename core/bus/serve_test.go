@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -17,7 +18,10 @@ import (
 )
 
 // fakeServices are two plugins; b's operations are not known.
-type fakeServices struct{ hold chan struct{} }
+type fakeServices struct {
+	hold  chan struct{}
+	ended chan error // told how each InvokeStream ended
+}
 
 func (fakeServices) Plugins() []ServiceInfo {
 	return []ServiceInfo{
@@ -44,6 +48,20 @@ func (f fakeServices) Invoke(ctx context.Context, in plugin.Invocation) (plugin.
 	case "whole":
 		text, err := json.Marshal(in)
 		return plugin.Result{Data: text}, err
+	case "join":
+		var all []byte
+		for {
+			part, err := in.Parts(ctx)
+			if err == io.EOF {
+				return plugin.Result{Data: all}, nil
+			} else if err != nil {
+				return plugin.Result{}, err
+			}
+			all = append(all, part...)
+		}
+	case "tell":
+		in.Told(map[string]string{"first": "1", "other": "2", "last": "a\nb"})
+		return plugin.Result{Data: []byte("{}")}, nil
 	case "refuse":
 		return plugin.Result{}, &plugin.Refusal{Code: "E1", Message: "no\nway", Details: plugin.RawJSON(`{"x":1}`)}
 	case "late":
@@ -58,6 +76,52 @@ func (f fakeServices) Invoke(ctx context.Context, in plugin.Invocation) (plugin.
 		return plugin.Result{}, ctx.Err()
 	}
 	return plugin.Result{}, fmt.Errorf("operation %q: %w", in.Operation, plugin.ErrNotFound)
+}
+
+func (f fakeServices) InvokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) (err error) {
+	defer func() {
+		if f.ended != nil {
+			f.ended <- err
+		}
+	}()
+	switch in.Operation {
+	case "chat":
+		for {
+			part, err := in.Parts(ctx)
+			if err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			if string(part) == "no" {
+				return &plugin.Refusal{Message: "enough"}
+			}
+			if err := send(part); err != nil {
+				return err
+			}
+		}
+	case "count":
+		if in.Told != nil {
+			in.Told(map[string]string{"first": "1"})
+			defer in.Told(map[string]string{"last": "2"})
+		}
+		for i := range 3 {
+			if err := send([]byte{byte('0' + i)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	case "flood":
+		for {
+			if err := send([]byte("x")); err != nil {
+				return err
+			}
+		}
+	case "hold":
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return fmt.Errorf("operation %q: %w", in.Operation, plugin.ErrNotFound)
 }
 
 // serve runs Serve until the test ends, and gives a client of its own.

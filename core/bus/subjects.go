@@ -22,6 +22,9 @@ const (
 	dataPrefix   = "patchbay.v1.data."
 	invokePrefix = "patchbay.v1.invoke."
 	checkPrefix  = "patchbay.v1.check."
+
+	callbackPrefix = "patchbay.v1.callback."
+	answerPrefix   = "patchbay.v1.answer."
 )
 
 // statusSubject is patchbay.v1.status.<plugin>.<instance>.
@@ -91,8 +94,23 @@ func invokeSubject(plugin, operation string) string {
 	return invokePrefix + token(plugin) + "." + token(operation)
 }
 
+// talkSubject is patchbay.v1.invoke.<plugin>.<operation>.<invocation>: where the caller
+// of an invocation in parts sends. request is the subject of the request.
+func talkSubject(request, id string) string { return request + "." + id }
+
 // invokeAll is patchbay.v1.invoke.*.*.
 func invokeAll() string { return invokePrefix + "*.*" }
+
+// callbackSubject is patchbay.v1.callback.<plugin>.<name>; the dots of the name part
+// tokens.
+func callbackSubject(plugin, name string) string {
+	return callbackPrefix + token(plugin) + "." + tokens(name)
+}
+
+// answerSubject is patchbay.v1.answer.<id>: where the answer to one callback goes.
+// Clients may publish there, and not to the inboxes in which the daemon waits for
+// what it believes.
+func answerSubject(id string) string { return answerPrefix + id }
 
 // checkSubject is patchbay.v1.check.<stream>: what Check writes and reads back.
 func checkSubject(stream string) string { return checkPrefix + stream }

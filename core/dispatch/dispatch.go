@@ -20,7 +20,7 @@ import (
 
 // Plugins finds the supervisor of a plugin.
 type Plugins interface {
-	Lookup(name string) (*supervise.Plugin, bool)
+	Lookup(name string) (*supervise.Pool, bool)
 }
 
 // Dispatch invokes plugins. It is safe for concurrent use.
@@ -43,7 +43,8 @@ func New(plugins Plugins, record func(plugin.InvocationRecord)) *Dispatch {
 }
 
 // Invoke calls one operation of one plugin, within the shorter of ctx's deadline
-// and spec.timeouts.invoke.
+// and spec.timeouts.invoke. For an argument in parts that is the wait for each part,
+// not for the whole.
 func (d *Dispatch) Invoke(ctx context.Context, in plugin.Invocation) (result plugin.Result, err error) {
 	in.ID = d.id(in.ID)
 	if d.Trace != nil {
@@ -60,8 +61,15 @@ func (d *Dispatch) invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 		return plugin.Result{}, err
 	}
 	began := time.Now()
-	ctx, cancel := within(ctx, began, spec.Timeouts.Invoke.Std())
-	defer cancel()
+	if in.Parts != nil {
+		wait, end := newPatience(ctx, spec.Timeouts.Invoke.Std())
+		defer end()
+		ctx, in.Parts = wait.ctx, wait.parts(in.Parts, spec.Limits.Payload)
+	} else {
+		within, cancel := within(ctx, began, spec.Timeouts.Invoke.Std())
+		defer cancel()
+		ctx = within
+	}
 	result, err := p.Invoke(ctx, in)
 	if err == nil && int64(len(result.Data)) > int64(spec.Limits.Payload) {
 		err = tooLarge(len(result.Data), spec.Limits.Payload)
@@ -74,7 +82,8 @@ func (d *Dispatch) invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 }
 
 // InvokeStream calls one operation and hands each part of the answer to send.
-// spec.timeouts.invoke bounds the wait for each part, not the whole answer.
+// spec.timeouts.invoke bounds the wait for each part, of the answer or of the argument,
+// not the whole.
 func (d *Dispatch) InvokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) (err error) {
 	in.ID = d.id(in.ID)
 	if d.Trace != nil {
@@ -91,23 +100,23 @@ func (d *Dispatch) invokeStream(ctx context.Context, in plugin.Invocation, send 
 		return err
 	}
 	began := time.Now()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	patience := spec.Timeouts.Invoke.Std()
-	timer := time.AfterFunc(patience, func() { cancel(context.DeadlineExceeded) })
-	defer timer.Stop()
-	err = p.InvokeStream(ctx, in, func(part []byte) error {
+	wait, end := newPatience(ctx, spec.Timeouts.Invoke.Std())
+	defer end()
+	if in.Parts != nil {
+		in.Parts = wait.parts(in.Parts, spec.Limits.Payload)
+	}
+	err = p.InvokeStream(wait.ctx, in, func(part []byte) error {
 		if int64(len(part)) > int64(spec.Limits.Payload) {
 			return tooLarge(len(part), spec.Limits.Payload)
 		}
-		timer.Stop()
-		defer timer.Reset(patience)
+		wait.stop()
+		defer wait.start()
 		return send(part)
 	})
-	return d.done(ctx, in, began, err)
+	return d.done(wait.ctx, in, began, err)
 }
 
-func (d *Dispatch) find(in plugin.Invocation) (*supervise.Plugin, *plugin.Spec, error) {
+func (d *Dispatch) find(in plugin.Invocation) (*supervise.Pool, *plugin.Spec, error) {
 	p, ok := d.plugins.Lookup(in.Plugin)
 	if !ok {
 		return nil, nil, fmt.Errorf("plugin %q: %w", in.Plugin, plugin.ErrNotFound)

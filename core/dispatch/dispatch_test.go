@@ -21,8 +21,9 @@ import (
 
 // adapter's one instance does what the operation's name says.
 type adapter struct {
-	host plugin.Host
-	in   chan plugin.Invocation
+	host  plugin.Host
+	in    chan plugin.Invocation
+	talks bool // operations take parts
 }
 
 func (a *adapter) Name() string                { return "fake" }
@@ -30,7 +31,11 @@ func (a *adapter) Check(plugin.Manifest) error { return nil }
 func (a *adapter) Resident()                   {}
 func (a *adapter) Launch(_ context.Context, l plugin.Launch) (plugin.Instance, error) {
 	a.host = l.Host
-	return &instance{adapter: a, gone: make(chan struct{})}, nil
+	i := &instance{adapter: a, gone: make(chan struct{})}
+	if a.talks {
+		return talker{i}, nil
+	}
+	return i, nil
 }
 
 type instance struct {
@@ -90,9 +95,9 @@ func (noLog) Match(*regexp.Regexp) (func() bool, func()) {
 func (noLog) Close() {}
 func (noLog) Leave() {}
 
-type one struct{ p *supervise.Plugin }
+type one struct{ p *supervise.Pool }
 
-func (o one) Lookup(name string) (*supervise.Plugin, bool) { return o.p, name == "p" }
+func (o one) Lookup(name string) (*supervise.Pool, bool) { return o.p, name == "p" }
 
 type world struct {
 	*dispatch.Dispatch
@@ -105,7 +110,12 @@ type world struct {
 // second.
 func start(t *testing.T) *world {
 	t.Helper()
-	w := &world{adapter: &adapter{in: make(chan plugin.Invocation, 1)}}
+	return startAs(t, &adapter{in: make(chan plugin.Invocation, 1)})
+}
+
+func startAs(t *testing.T, a *adapter) *world {
+	t.Helper()
+	w := &world{adapter: a}
 	var m plugin.Manifest
 	if err := json.Unmarshal([]byte(`{"metadata":{"name":"p"},"spec":{"fake":{},"limits":{"payload":"1000"},"timeouts":{"invoke":"1s"}}}`), &m); err != nil {
 		t.Fatal(err)

@@ -27,9 +27,21 @@ type Host struct {
 	Node     string
 	Dispatch *Dispatch
 	Publish  func(plugin.Event)
+	// Kept are the keys and values of the plugin's own.
+	Kept plugin.Values
+	// Ask is the bus's: it sends what a plugin asks and returns the first answer.
+	Ask func(ctx context.Context, plugin, name string, data []byte) ([]byte, error)
+	// Count takes one callback for the metrics.
+	Count func(plugin, binding, outcome string)
 }
 
-var _ plugin.Host = Host{}
+var (
+	_ plugin.Host      = Host{}
+	_ plugin.Keeper    = Host{}
+	_ plugin.Requester = Host{}
+
+	_ plugin.CallbackCounter = Host{}
+)
 
 // reserved begins the types of the core's own events: who reads "state" has to be
 // able to believe it.
@@ -70,6 +82,17 @@ func (h Host) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Result, 
 	in.Caller = "plugin:" + h.Plugin
 	return h.Dispatch.Invoke(context.WithValue(ctx, depthKey{}, depth+1), in)
 }
+
+// Values are the plugin's own.
+func (h Host) Values() plugin.Values { return h.Kept }
+
+// Request asks whoever listens on the bus.
+func (h Host) Request(ctx context.Context, name string, data []byte) ([]byte, error) {
+	return h.Ask(ctx, h.Plugin, name, data)
+}
+
+// Called counts one callback.
+func (h Host) Called(binding, outcome string) { h.Count(h.Plugin, binding, outcome) }
 
 // Permit denies: this daemon has no grants yet, and nothing is allowed by
 // default.

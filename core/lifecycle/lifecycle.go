@@ -3,13 +3,13 @@
 //
 //	pending   --begin--> starting --give-up--> failed --halt--> stopped
 //	starting  --ready--> running  --adopted--> running  --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
-//	running   --unwell--> degraded --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
-//	degraded  --well--> running --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
-//	backoff   --begin--> starting --give-up--> failed --halt--> stopped
+//	running   --reloaded--> running  --unwell--> degraded --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
+//	degraded  --well--> running --reloaded--> running --retry--> backoff --give-up--> failed --done--> finished --halt--> stopping
+//	backoff   --begin--> starting --doze--> pending --give-up--> failed --halt--> stopped
 //	stopping  --gone--> stopped
-//	stopped   --begin--> starting --give-up--> failed
-//	finished  --begin--> starting --give-up--> failed --halt--> stopped
-//	failed    --begin--> starting --halt--> stopped
+//	stopped   --begin--> starting --doze--> pending --give-up--> failed
+//	finished  --begin--> starting --doze--> pending --give-up--> failed --halt--> stopped
+//	failed    --begin--> starting --doze--> pending --halt--> stopped
 //
 // What the table does not have cannot happen; Next says so.
 package lifecycle
@@ -21,16 +21,18 @@ type Cause string
 
 // The causes.
 const (
-	Begin  Cause = "begin"   // a launch begins
-	Ready  Cause = "ready"   // the adapter's handshake is done and the startup probe passed: it answers
-	Adopt  Cause = "adopted" // what an earlier daemon launched is found again, and answers
-	Unwell Cause = "unwell"  // its probe failed as often as the manifest allows
-	Well   Cause = "well"    // its probe is answered again
-	Retry  Cause = "retry"   // it is gone, was killed for not being live, or did not start; it will be tried again
-	GiveUp Cause = "give-up" // it is gone, did not start or cannot be; it will not be tried again
-	Done   Cause = "done"    // it ended with success and is not wanted again
-	Halt   Cause = "halt"    // it is to stop: by the user, for a new manifest, or for the daemon's end
-	Gone   Cause = "gone"    // what was stopping is gone
+	Begin  Cause = "begin"    // a launch begins
+	Doze   Cause = "doze"     // it is to start at its first call, and none has come
+	Ready  Cause = "ready"    // the adapter's handshake is done and the startup probe passed: it answers
+	Adopt  Cause = "adopted"  // what an earlier daemon launched is found again, and answers
+	Unwell Cause = "unwell"   // its probe failed as often as the manifest allows
+	Well   Cause = "well"     // its probe is answered again
+	Reload Cause = "reloaded" // a new instance, launched beside it, has taken its place
+	Retry  Cause = "retry"    // it is gone, was killed for not being live, or did not start; it will be tried again
+	GiveUp Cause = "give-up"  // it is gone, did not start or cannot be; it will not be tried again
+	Done   Cause = "done"     // it ended with success and is not wanted again
+	Halt   Cause = "halt"     // it is to stop: by the user, for a new manifest, or for the daemon's end
+	Gone   Cause = "gone"     // what was stopping is gone
 )
 
 type step struct {
@@ -44,7 +46,10 @@ func next(s step) (plugin.State, bool) {
 	case step{plugin.Pending, Begin}, step{plugin.Backoff, Begin}, step{plugin.Stopped, Begin},
 		step{plugin.Finished, Begin}, step{plugin.Failed, Begin}:
 		return plugin.Starting, true
-	case step{plugin.Starting, Ready}, step{plugin.Starting, Adopt}, step{plugin.Degraded, Well}:
+	case step{plugin.Backoff, Doze}, step{plugin.Stopped, Doze}, step{plugin.Finished, Doze}, step{plugin.Failed, Doze}:
+		return plugin.Pending, true
+	case step{plugin.Starting, Ready}, step{plugin.Starting, Adopt}, step{plugin.Degraded, Well},
+		step{plugin.Running, Reload}, step{plugin.Degraded, Reload}:
 		return plugin.Running, true
 	case step{plugin.Running, Unwell}:
 		return plugin.Degraded, true
@@ -80,5 +85,5 @@ func States() []plugin.State {
 
 // Causes lists every cause.
 func Causes() []Cause {
-	return []Cause{Begin, Ready, Adopt, Unwell, Well, Retry, GiveUp, Done, Halt, Gone}
+	return []Cause{Begin, Doze, Ready, Adopt, Unwell, Well, Reload, Retry, GiveUp, Done, Halt, Gone}
 }

@@ -50,6 +50,9 @@ func common(m plugin.Manifest) plugin.Faults {
 	if len(m.Spec.Streams) > streamsMax {
 		faults.Add("spec.streams", "has %d streams, the most is %d; split the plugin", len(m.Spec.Streams), streamsMax)
 	}
+	if m.Spec.Instances > 1 && len(m.Spec.Streams) > 0 {
+		faults.Add("spec.instances", "is more than 1 for a plugin with streams, each of which would be joined to the bus %d times; make it 1", m.Spec.Instances)
+	}
 	if m.Spec.Mode == plugin.Job {
 		job(&faults, m.Spec)
 	}
@@ -214,6 +217,12 @@ func job(faults *plugin.Faults, s plugin.Spec) {
 	}
 	if full.Probe != defaults.Probe {
 		faults.Add("spec.probe", "is for services; a job ends by itself; leave it out")
+	}
+	if s.Start == plugin.Lazy {
+		faults.Add("spec.start", "is for services; every run of a job starts at its call; leave it out")
+	}
+	if s.Instances > 1 {
+		faults.Add("spec.instances", "is for services; every call of a job has an instance of its own; leave it out")
 	}
 	if len(s.Streams) > 0 {
 		faults.Add("spec.streams", "is for services; leave it out, or write mode: service")

@@ -39,7 +39,7 @@ func Diff(old, new plugin.Manifest) []Change {
 func restarts(path string) bool {
 	for _, live := range [...]string{
 		"metadata.labels", "metadata.annotations", "spec.restart", "spec.probe", "spec.limits.inFlight", "spec.limits.logRate",
-		"spec.timeouts", "spec.logs",
+		"spec.timeouts", "spec.logs", "spec.update", "spec.start", "spec.instances",
 	} {
 		rest, ok := strings.CutPrefix(path, live)
 		if ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {

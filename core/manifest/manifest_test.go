@@ -227,6 +227,7 @@ func TestParse_faults(t *testing.T) {
 		{"stream config", with(cmdLine + "  streams: [{sink: a, subscribe: b, config: [1]}]\n"), []string{`m:6:37: spec.streams[0].config: want an object`}},
 		{"job", with(cmdLine + "  mode: job\n  restart: {policy: never}\n  probe: {failures: 2}\n  streams: [{sink: a, subscribe: b}]\n"), []string{
 			`m:7:3: spec.restart: is for services`, `m:8:3: spec.probe: is for services`, `m:9:3: spec.streams: is for services`}},
+		{"update", with(cmdLine + "  update: overlap\n"), []string{`m:6:11: spec.update: cannot be overlap: two instances of a toy plugin cannot be there at the same time; leave it out`}},
 		{"mode", with(cmdLine + "  mode: jop\n"), []string{`spec.mode: "jop" is unknown; did you mean "job"?; want one of service, job`}},
 		{"metadata", "apiVersion: v1\nkind: Pod\nmetadata: {name: A_b, labels: {'a b': c, d: 'e f', /x: y}, source: rel}\nspec: {toy: {command: [x]}}\n", []string{
 			`m:1:13: apiVersion: is "v1"; write patchbay/v1`, `m:2:7: kind: is "Pod"; write Plugin`,
@@ -540,7 +541,7 @@ func TestDiff(t *testing.T) {
 	}
 	logs := ms[0]
 	logs.Spec.Logs = plugin.Logs{MaxAge: plugin.Duration(time.Hour), MaxSize: 1 << 20}
-	logs.Spec.Limits.LogRate = 100
+	logs.Spec.Limits.LogRate, logs.Spec.Update = 100, plugin.Replace
 	for _, c := range manifest.Diff(ms[0], logs) {
 		if c.Restarts {
 			t.Errorf("%s: restarts a plugin, want that it holds at once", c.Path)

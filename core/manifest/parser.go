@@ -245,6 +245,16 @@ func (p *Parser) check(m plugin.Manifest, adapterTold bool) plugin.Faults {
 		return faults
 	}
 	faults = append(faults, asFaults("spec."+m.Spec.Adapter, adapter.Check(m))...)
+	if m.Spec.Update == plugin.Overlap && len(faults) == 0 {
+		if err := plugin.MayOverlap(adapter, m); err != nil {
+			faults.Add("spec.update", "cannot be overlap: %s; leave it out", err)
+		}
+	}
+	if m.Spec.Instances > 1 && len(faults) == 0 {
+		if err := plugin.MayCoexist(adapter, m); err != nil {
+			faults.Add("spec.instances", "%d is too many: %s; leave it out", m.Spec.Instances, err)
+		}
+	}
 	for _, f := range beyondDecode(adapter, m) {
 		if !slices.Contains(faults, f) {
 			faults = append(faults, f)

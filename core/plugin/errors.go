@@ -32,7 +32,7 @@ func (l *Later) Error() string { return l.Err.Error() }
 func (l *Later) Unwrap() error { return l.Err }
 
 // A Refusal is a plugin's own no: the plugin works, and declined. It is an error
-// that Instance.Invoke returns, and HTTP 422.
+// that Instance.Invoke returns, and HTTP 422 unless it has a status of its own.
 type Refusal struct {
 	// Code is the plugin's own word or number for it; may be empty.
 	Code string `json:"code,omitempty"`
@@ -40,6 +40,9 @@ type Refusal struct {
 	Message string `json:"message"`
 	// Details is the plugin's own structured answer, when it gave one.
 	Details RawJSON `json:"details,omitempty"`
+	// Status is the HTTP status that the plugin's manifest has for it, from 400 to
+	// 599; without one it is the usual 422.
+	Status int `json:"status,omitempty"`
 }
 
 func (r *Refusal) Error() string {
@@ -47,6 +50,14 @@ func (r *Refusal) Error() string {
 		return "refused: " + r.Message
 	}
 	return "refused: " + r.Code + ": " + r.Message
+}
+
+// HTTP is the refusal's status: its own, or 422.
+func (r *Refusal) HTTP() int {
+	if r.Status < 400 || r.Status > 599 {
+		return 422
+	}
+	return r.Status
 }
 
 // A Fault is one thing that is wrong with a manifest: where, what, and what

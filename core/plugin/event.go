@@ -29,6 +29,7 @@ type Event struct {
 const (
 	EventState       = "dev.patchbay.plugin.state.v1"
 	EventStop        = "dev.patchbay.plugin.stop.v1"
+	EventReload      = "dev.patchbay.plugin.reload.v1"
 	EventApplied     = "dev.patchbay.plugin.applied.v1"
 	EventDeleted     = "dev.patchbay.plugin.deleted.v1"
 	EventInvocations = "dev.patchbay.plugin.invocations.v1"
@@ -51,6 +52,7 @@ func EventTypes() []EventType {
 	return []EventType{
 		{EventState, "0.1.0", "A plugin's instance came into another state.", StateChange{}},
 		{EventStop, "0.1.0", "An instance was stopped: the steps of it, each timed.", Stop{}},
+		{EventReload, "0.1.0", "A new instance was launched beside the old one: it took its place and the old one is gone, or it did not and is gone.", Reload{}},
 		{EventApplied, "0.1.0", "A manifest was applied, or what is wanted of the plugin has changed.", Change{}},
 		{EventDeleted, "0.1.0", "A plugin was deleted.", Change{}},
 		{EventInvocations, "0.1.0", "Invocations that have finished, packed: at most one event per plugin in 50 ms.", []InvocationRecord{}},
@@ -71,6 +73,7 @@ type Change struct {
 	Revision   uint64  `json:"revision" doc:"The store's revision of the manifest: its ETag."`
 	Generation int64   `json:"generation" doc:"Counts changes of the spec, from 1."`
 	Desired    Desired `json:"desired" enum:"running,stopped"`
+	Pinned     bool    `json:"pinned,omitempty" doc:"Its spec must not change."`
 }
 
 // InvocationRecord is one finished invocation.

@@ -67,6 +67,32 @@ const (
 	Bound Lifetime = "bound"
 )
 
+// Update says how a new instance takes the place of one that runs.
+type Update string
+
+// The ways.
+const (
+	// Overlap launches the new instance beside the old, which goes on until the new
+	// one answers, or for good when it does not. The default where the adapter can.
+	Overlap Update = "overlap"
+	// Replace stops the old instance first: never are there two. The default for
+	// the others.
+	Replace Update = "replace"
+)
+
+// Start says when a service is launched.
+type Start string
+
+// The starts.
+const (
+	Eager Start = "eager" // once it is applied and at each boot; the default
+	Lazy  Start = "lazy"  // at its first call
+)
+
+// InstancesMax is the most that spec.instances may say: more processes of one plugin
+// than any machine has use for.
+const InstancesMax = 64
+
 // Detached reports whether an instance of s is to outlive the daemon.
 func (s Spec) Detached() bool { return s.Mode != Job && s.Lifetime != Bound }
 
@@ -76,17 +102,20 @@ type Spec struct {
 	Mode Mode `json:"mode,omitempty" doc:"service (default): kept running. job: launched per invocation, its exit is the result." enum:"service,job"`
 	// Adapter and Block are the one adapter key and what stands under it; on
 	// the wire they are that key ("provider": {...}).
-	Adapter  string              `json:"-"`
-	Block    RawJSON             `json:"-"`
-	Lifetime Lifetime            `json:"lifetime,omitempty" doc:"detached (default for services): it outlives a daemon that dies, and the next one adopts it. bound: it ends with the daemon." enum:"detached,bound"`
-	Env      map[string]EnvValue `json:"env,omitempty" doc:"The plugin's environment: a text, or {secret: name}. Nothing is inherited from the daemon."`
-	Restart  Restart             `json:"restart,omitzero" doc:"When and how often a dead service is started again."`
-	Probe    Probe               `json:"probe,omitzero" doc:"How a running service is asked for a sign of life."`
-	Limits   Limits              `json:"limits,omitzero" doc:"What the plugin may use."`
-	Timeouts Timeouts            `json:"timeouts,omitzero" doc:"How long Patchbay waits."`
-	Logs     Logs                `json:"logs,omitzero" doc:"How much of what the plugin printed is kept."`
-	Digest   string              `json:"digest,omitempty" doc:"sha256:HEX of the executable, module or image; another one is refused."`
-	Streams  []Stream            `json:"streams,omitempty" doc:"Sources and sinks joined to the bus."`
+	Adapter   string              `json:"-"`
+	Block     RawJSON             `json:"-"`
+	Lifetime  Lifetime            `json:"lifetime,omitempty" doc:"detached (default for services): it outlives a daemon that dies, and the next one adopts it. bound: it ends with the daemon." enum:"detached,bound"`
+	Env       map[string]EnvValue `json:"env,omitempty" doc:"The plugin's environment: a text, or {secret: name}. Nothing is inherited from the daemon."`
+	Update    Update              `json:"update,omitempty" doc:"How a new instance takes the place of one that runs, after a change or by reload. overlap (default where the adapter can): it is launched beside the old, which goes on until the new one answers. replace: the old one is stopped first." enum:"overlap,replace"`
+	Start     Start               `json:"start,omitempty" doc:"eager (default): it is launched once it is applied, and at each start of the daemon. lazy: at its first call." enum:"eager,lazy"`
+	Instances int                 `json:"instances,omitempty" doc:"How many instances there are to be (default 1); calls go to the one that is ready and has the fewest." min:"1" max:"64"`
+	Restart   Restart             `json:"restart,omitzero" doc:"When and how often a dead service is started again."`
+	Probe     Probe               `json:"probe,omitzero" doc:"How a running service is asked for a sign of life."`
+	Limits    Limits              `json:"limits,omitzero" doc:"What the plugin may use."`
+	Timeouts  Timeouts            `json:"timeouts,omitzero" doc:"How long Patchbay waits."`
+	Logs      Logs                `json:"logs,omitzero" doc:"How much of what the plugin printed is kept."`
+	Digest    string              `json:"digest,omitempty" doc:"sha256:HEX of the executable, module or image; another one is refused."`
+	Streams   []Stream            `json:"streams,omitempty" doc:"Sources and sinks joined to the bus."`
 }
 
 // EnvValue is a text or a reference to a secret.
@@ -224,6 +253,8 @@ func (m Manifest) Path(p string) (string, error) {
 func (m Manifest) WithDefaults() Manifest {
 	s := &m.Spec
 	orDefault(&s.Mode, Service)
+	orDefault(&s.Start, Eager)
+	orDefault(&s.Instances, 1)
 	orDefault(&s.Restart.Policy, RestartAlways)
 	orDefault(&s.Restart.Backoff.Min, Duration(250*time.Millisecond))
 	orDefault(&s.Restart.Backoff.Max, Duration(time.Minute))
@@ -284,7 +315,7 @@ func (s *Spec) UnmarshalJSON(data []byte) error {
 	}
 	for key, block := range all {
 		switch key {
-		case "mode", "lifetime", "env", "restart", "probe", "limits", "timeouts", "logs", "digest", "streams":
+		case "mode", "lifetime", "update", "start", "instances", "env", "restart", "probe", "limits", "timeouts", "logs", "digest", "streams":
 		default:
 			s.Adapter, s.Block = key, block
 		}

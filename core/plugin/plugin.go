@@ -83,6 +83,53 @@ type Host interface {
 	Permit(ctx context.Context, ask Ask) error
 }
 
+// Bounds of a plugin's own keys and values: about what Vault allows an engine's entry,
+// and what a daemon can keep of a thousand plugins.
+const (
+	ValueKeyBytesMax   = 512
+	ValueBytesMax      = 1 << 20
+	ValueKeysMax       = 16384
+	ValuesBytesMaxEach = 64 << 20
+)
+
+// Keeper is implemented by a Host that keeps keys and values for its plugin.
+type Keeper interface {
+	// Values are the plugin's, of all its instances.
+	Values() Values
+}
+
+// Values are keys and values of one plugin's own, which nobody else is shown. They
+// outlive its instances and the daemon, and are removed when the plugin is deleted.
+// They are safe for concurrent use.
+//
+// A key has 1 to ValueKeyBytesMax bytes, a value ValueBytesMax at most: others are
+// ErrInvalid. What would make more than ValueKeysMax keys, or more than
+// ValuesBytesMaxEach bytes of them and their values, is ErrBusy.
+type Values interface {
+	// Get returns the value; ErrNotFound: there is none.
+	Get(ctx context.Context, key string) ([]byte, error)
+	// Put sets the value, and returns once it is on disk.
+	Put(ctx context.Context, key string, value []byte) error
+	// Delete removes the key; that there is none is no error.
+	Delete(ctx context.Context, key string) error
+	// List returns the keys that begin with prefix, sorted.
+	List(ctx context.Context, prefix string) ([]string, error)
+}
+
+// Requester is implemented by a Host that can ask whoever listens on the bus.
+type Requester interface {
+	// Request sends data on patchbay.v1.callback.PLUGIN.NAME and returns the first
+	// answer. ErrUnavailable: nobody listens. A *Refusal: the answer is an error.
+	Request(ctx context.Context, name string, data []byte) ([]byte, error)
+}
+
+// CallbackCounter is implemented by a Host that counts what its plugin asks, for metrics.
+type CallbackCounter interface {
+	// Called counts one question. binding is what answered, outcome ok or why not; both
+	// are words of few.
+	Called(binding, outcome string)
+}
+
 // Ask is one question to Host.Permit: may this plugin do Verb to Object?
 type Ask struct {
 	Verb   string
@@ -104,6 +151,17 @@ type Invocation struct {
 	Metadata map[string]string
 	// Caller says who asked, for events: "rest", "bus", "plugin:NAME".
 	Caller string
+	// Parts, when set, gives the argument in parts, and Data is empty: the next
+	// part, io.EOF behind the last, or why there is none. Only one goroutine calls it
+	// at a time, and none once the invocation has returned; it returns when ctx ends.
+	// What is not taken waits at the caller: nothing is stored. Only an instance that
+	// says so ([PartsTaker]) is given it.
+	Parts func(ctx context.Context) ([]byte, error) `json:"-"`
+	// Told, when set, takes what the plugin says beside its answer, with lower-case
+	// keys: at most twice, before the answer's first part and behind its last. It
+	// is told before the invocation returns, and not at all by protocols that have
+	// no such thing.
+	Told func(metadata map[string]string) `json:"-"`
 }
 
 // Result is the answer to an invocation.
@@ -122,6 +180,8 @@ type Operation struct {
 	Output RawJSON `json:"output,omitempty"`
 	// Streams is true when the answer comes in parts.
 	Streams bool `json:"streams,omitempty"`
+	// TakesStream is true when the argument comes in parts.
+	TakesStream bool `json:"takesStream,omitempty"`
 }
 
 // Specifier is implemented by an Adapter.
@@ -173,6 +233,21 @@ type Adopter interface {
 	// alone. One that is proved and does not answer is ended before another
 	// error is returned.
 	Adopt(ctx context.Context, l Launch, handle RawJSON) (Instance, error)
+}
+
+// Overlapper is implemented by an Adapter some of whose plugins can have two
+// instances at the same time: a new one is launched beside the old.
+type Overlapper interface {
+	// Overlap returns nil when two instances of m harm neither each other nor what
+	// they work on, as far as the manifest tells, else why not. m was checked.
+	Overlap(m Manifest) error
+}
+
+// Digester is implemented by an Instance that knows what it runs.
+type Digester interface {
+	// Digest returns what spec.digest has to say for a launch of the very same.
+	// ErrConflict: another launch of the manifest would run something else.
+	Digest(ctx context.Context) (string, error)
 }
 
 // Survivor is implemented by an Instance that can outlive the daemon.
@@ -276,6 +351,15 @@ type StreamInvoker interface {
 	// until the answer ends (nil). An operation with one answer sends one part.
 	// An error of send ends the call and is returned.
 	InvokeStream(ctx context.Context, in Invocation, send func(part []byte) error) error
+}
+
+// PartsTaker is implemented by an Instance some of whose operations take their
+// argument in parts. To its other ones the core gives the one part there is as Data, and
+// to other instances all parts, a line each.
+type PartsTaker interface {
+	// TakesParts reports such an operation. Its invocation has Parts, or has Data when
+	// the caller gave the whole argument at once.
+	TakesParts(operation string) bool
 }
 
 // Inspector is implemented by an Instance that has facts for status.

@@ -42,12 +42,18 @@ type Status struct {
 	Since   time.Time `json:"since"`
 	// Generation is the manifest's generation that this state is of.
 	Generation int64 `json:"generation"`
+	// Instances is how many instances there are to be, Ready how many of them are
+	// running; 0 in the status of a single one of several.
+	Instances int `json:"instances,omitempty"`
+	Ready     int `json:"ready,omitempty"`
 	// Restarts counts launches after the first, since the daemon started.
 	Restarts int        `json:"restarts"`
 	RetryAt  *time.Time `json:"retryAt,omitempty"`
 	LastExit *Exit      `json:"lastExit,omitempty"`
 	// LastStop is how the last stop went, step by step.
 	LastStop *Stop `json:"lastStop,omitempty"`
+	// LastReload is how the last reload went, or goes.
+	LastReload *Reload `json:"lastReload,omitempty"`
 	// LastWords are the last lines printed before a failure.
 	LastWords []string `json:"lastWords,omitempty"`
 	// Facts are what the instance says of itself: pid, container, protocol.
@@ -62,6 +68,43 @@ type Status struct {
 	// Streams is the state of each declared stream.
 	Streams []StreamStatus `json:"streams,omitempty"`
 }
+
+// ReasonLazy is the reason of a plugin that starts at its first call.
+const ReasonLazy = "Lazy"
+
+// Asleep reports a plugin that starts at its first call, which has not come.
+func (s Status) Asleep() bool { return s.State == Pending && s.Reason == ReasonLazy }
+
+// Reload is how one instance took the place of another, or did not: the new one is
+// launched beside the old, probed, and gets the calls; then the old one ends.
+type Reload struct {
+	// At is when the launch of the new one began.
+	At time.Time `json:"at"`
+	// Generation is the manifest's of the new one.
+	Generation int64         `json:"generation"`
+	Outcome    ReloadOutcome `json:"outcome" enum:"launching,draining,done,failed,canceled"`
+	// Message says why it failed; LastWords are what the new one printed then.
+	Message   string   `json:"message,omitempty"`
+	LastWords []string `json:"lastWords,omitempty"`
+	// From and To are the instances.
+	From string `json:"from"`
+	To   string `json:"to,omitempty"`
+	// Steps are launch and probe of the new one, then drain and the steps of the
+	// stop of the old one.
+	Steps []StopStep `json:"steps,omitempty"`
+}
+
+// ReloadOutcome is where a reload stands.
+type ReloadOutcome string
+
+// The outcomes.
+const (
+	ReloadLaunching ReloadOutcome = "launching" // the new instance is being launched and probed; the old one has the calls
+	ReloadDraining  ReloadOutcome = "draining"  // the new one has the calls; the old one ends
+	ReloadDone      ReloadOutcome = "done"      // the old one is gone
+	ReloadFailed    ReloadOutcome = "failed"    // the new one did not answer and is gone; the old one goes on
+	ReloadCanceled  ReloadOutcome = "canceled"  // the new one is gone: something else was wanted meanwhile, or the old one ended
+)
 
 // LimitStatus is how one limit of a manifest is kept.
 type LimitStatus struct {
@@ -130,7 +173,9 @@ type Resource struct {
 	// Generation counts changes of the spec, from 1.
 	Generation int64   `json:"generation"`
 	Desired    Desired `json:"desired"`
-	Status     Status  `json:"status"`
+	// Pin is set while the spec must not change.
+	Pin    *Pin   `json:"pin,omitempty"`
+	Status Status `json:"status"`
 }
 
 // LogStream is where a line came from.

@@ -2,7 +2,7 @@
 // store level-triggered: a name that changed is looked up, never interpreted, and
 // every [resyncEvery] all names are compared, so that a lost hint heals.
 //
-// It owns one core/supervise.Plugin, and the goroutine it runs in, per applied
+// It owns one core/supervise.Pool, and the goroutine it runs in, per applied
 // plugin. A plugin that was deleted and applied again starts only when the old
 // one is gone; if both were seen at once and the instance serves the new manifest
 // too, it goes on.
@@ -31,6 +31,8 @@ type Store interface {
 	List() []*store.Record
 	Put(ctx context.Context, r store.Record, expect store.Expect) (store.Record, error)
 	Delete(ctx context.Context, name string, expect store.Expect) error
+	// History returns what was written of a plugin since it was created, oldest first.
+	History(ctx context.Context, name string) ([]store.Past, error)
 	// Watch tells names that changed, until ctx ends.
 	Watch(ctx context.Context) <-chan string
 }
@@ -50,9 +52,9 @@ type Reconciler struct {
 	// nil; to be set before Run.
 	Took func(time.Duration)
 
-	entries sync.Map                    // name -> *entry; written by Run's goroutine only
-	found   map[string]*supervise.Found // by plugin, not yet handed to a supervisor; Run's goroutine's
-	unswept []string                    // adapters that could not tell at the boot what is left
+	entries sync.Map                      // name -> *entry; written by Run's goroutine only
+	found   map[string][]*supervise.Found // by plugin, not yet handed to a supervisor; Run's goroutine's
+	unswept []string                      // adapters that could not tell at the boot what is left
 	gone    chan string
 	due     chan due // names that somebody waits for; Run takes them as long as it runs
 	running sync.WaitGroup
@@ -70,14 +72,14 @@ type due struct {
 
 // entry is one plugin that is supervised.
 type entry struct {
-	plugin *supervise.Plugin
+	plugin *supervise.Pool
 	end    func()
-	// revision and restart are of the record that the supervisor was told last,
-	// launches how often that asked for a new instance. They belong to Run's
+	// revision, restart and reload are of the record that the supervisor was told
+	// last, launches how often that asked for a new instance. They belong to Run's
 	// goroutine. The manifest is the supervisor's: ten thousand copies are many.
-	revision uint64
-	restart  int64
-	launches int
+	revision        uint64
+	restart, reload int64
+	launches        int
 }
 
 // New makes a Reconciler of what s has. publish is told what was applied and
@@ -148,7 +150,7 @@ func (r *Reconciler) sync(ctx context.Context, name string) {
 
 // Lookup finds the supervisor of a plugin. One that is applied and has none yet,
 // at the boot or right after the apply, is waited for.
-func (r *Reconciler) Lookup(name string) (*supervise.Plugin, bool) {
+func (r *Reconciler) Lookup(name string) (*supervise.Pool, bool) {
 	if p, ok := r.supervised(name); ok {
 		return p, true
 	}
@@ -167,7 +169,7 @@ func (r *Reconciler) Lookup(name string) (*supervise.Plugin, bool) {
 }
 
 // supervised finds the supervisor that a plugin has now.
-func (r *Reconciler) supervised(name string) (*supervise.Plugin, bool) {
+func (r *Reconciler) supervised(name string) (*supervise.Pool, bool) {
 	found, ok := r.entries.Load(name)
 	if !ok {
 		return nil, false
@@ -175,25 +177,27 @@ func (r *Reconciler) supervised(name string) (*supervise.Plugin, bool) {
 	return found.(*entry).plugin, true
 }
 
-// takeFound returns the instance that an earlier daemon left of a plugin, once.
-func (r *Reconciler) takeFound(name string, record store.Record) *supervise.Found {
-	f := r.found[name]
-	if f == nil {
-		return nil
-	}
+// takeFound returns the instances that an earlier daemon left of a plugin, once.
+func (r *Reconciler) takeFound(name string, record store.Record) []*supervise.Found {
+	all := r.found[name]
 	delete(r.found, name)
-	if f.Fits = record.Fault == "" && f.Restart == record.Restart && !restarts(f.Manifest, record.Manifest); f.Fits {
-		f.Manifest = record.Manifest.WithDefaults() // what is read anew each time may have changed
+	for _, f := range all {
+		if f.Fits = record.Fault == "" && f.Restart == record.Restart && f.Reload == record.Reload && !restarts(f.Manifest, record.Manifest); f.Fits {
+			f.Manifest = record.Manifest.WithDefaults() // what is read anew each time may have changed
+		}
 	}
-	return f
+	return all
 }
 
 // reapFound stops what an earlier daemon left of plugins that are not applied any
 // more.
 func (r *Reconciler) reapFound(ctx context.Context) {
-	for name, f := range r.found {
+	for name, all := range r.found {
+		f := all[0]
 		if _, supervised := r.entries.Load(name); !supervised {
-			r.start(ctx, name, store.Record{Manifest: f.Manifest, Generation: f.Generation, Desired: plugin.DesiredStopped, Restart: f.Restart})
+			r.start(ctx, name, store.Record{
+				Manifest: f.Manifest, Generation: f.Generation, Desired: plugin.DesiredStopped, Restart: f.Restart, Reload: f.Reload,
+			})
 			r.sync(ctx, name) // not applied: it ends, and takes the instance along
 		}
 	}
@@ -201,9 +205,9 @@ func (r *Reconciler) reapFound(ctx context.Context) {
 
 func (r *Reconciler) start(ctx context.Context, name string, record store.Record) {
 	own, end := context.WithCancelCause(ctx)
-	e := &entry{end: func() { end(supervise.ErrDeleted) }, revision: record.Revision, restart: record.Restart}
+	e := &entry{end: func() { end(supervise.ErrDeleted) }, revision: record.Revision, restart: record.Restart, reload: record.Reload}
 	e.plugin = supervise.New(r.deps, e.want(record))
-	e.plugin.Expect(r.takeFound(name, record))
+	e.plugin.Expect(r.takeFound(name, record)...)
 	r.entries.Store(name, e)
 	r.running.Go(func() { // ends with own: Run waits
 		e.plugin.Run(own)
@@ -216,10 +220,7 @@ func (r *Reconciler) start(ctx context.Context, name string, record store.Record
 
 // forget drops a plugin whose goroutine has ended.
 func (r *Reconciler) forget(name string) {
-	if p, ok := r.supervised(name); ok {
-		r.deps.Forget(name, p.Status().Instance)
-		r.entries.Delete(name)
-	}
+	r.entries.Delete(name)
 }
 
 // set hands a changed record to the supervisor.
@@ -227,18 +228,22 @@ func (e *entry) set(record store.Record) {
 	if record.Revision == e.revision {
 		return
 	}
-	if record.Restart != e.restart || restarts(e.plugin.Wanted().Manifest, record.Manifest) {
+	if record.Restart != e.restart || record.Reload != e.reload || restarts(e.plugin.Wanted().Manifest, record.Manifest) {
 		e.launches++
 	}
-	e.revision, e.restart = record.Revision, record.Restart
+	e.revision, e.restart, e.reload = record.Revision, record.Restart, record.Reload
 	e.plugin.Set(e.want(record))
 }
 
 func (e *entry) want(record store.Record) supervise.Want {
-	return supervise.Want{
+	want := supervise.Want{
 		Manifest: record.Manifest.WithDefaults(), Generation: record.Generation,
-		Desired: record.Desired, Launch: strconv.Itoa(e.launches), Restart: record.Restart, Fault: record.Fault,
+		Desired: record.Desired, Launch: strconv.Itoa(e.launches), Restart: record.Restart, Reload: record.Reload, Fault: record.Fault,
 	}
+	if record.Pin != nil {
+		want.Digest = record.Pin.Digest
+	}
+	return want
 }
 
 // restarts reports whether the running instance of the old manifest cannot serve

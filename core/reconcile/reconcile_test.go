@@ -27,13 +27,14 @@ import (
 type memoryStore struct {
 	mu       sync.Mutex
 	records  map[string]store.Record
+	past     map[string][]store.Past
 	revision uint64
 	names    chan string
 	meddle   func() // called before a Put, once: somebody else writes
 }
 
 func newStore() *memoryStore {
-	return &memoryStore{records: map[string]store.Record{}, names: make(chan string, 1000)}
+	return &memoryStore{records: map[string]store.Record{}, past: map[string][]store.Past{}, names: make(chan string, 1000)}
 }
 
 func (s *memoryStore) Get(name string) (store.Record, bool) {
@@ -74,6 +75,7 @@ func (s *memoryStore) Put(_ context.Context, r store.Record, expect store.Expect
 	s.revision++
 	r.Revision = s.revision
 	s.records[name] = r
+	s.past[name] = append(s.past[name], store.Past{Record: r, At: time.Now()})
 	s.names <- name
 	return r, nil
 }
@@ -86,6 +88,12 @@ func (s *memoryStore) Delete(_ context.Context, name string, _ store.Expect) err
 	return nil
 }
 
+func (s *memoryStore) History(_ context.Context, name string) ([]store.Past, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.past[name], nil
+}
+
 func (s *memoryStore) Watch(context.Context) <-chan string { return s.names }
 
 // adapter's instances answer with their id, and end only when stopped.
@@ -94,6 +102,8 @@ type adapter struct {
 	launched []string
 	alive    map[string]int
 	slowStop time.Duration
+	digest   string // of what instances run
+	asked    string // spec.digest of the last launch
 }
 
 func (a *adapter) Name() string                { return "fake" }
@@ -108,6 +118,7 @@ func (a *adapter) Launch(_ context.Context, l plugin.Launch) (plugin.Instance, e
 		return nil, fmt.Errorf("two instances of %s", name)
 	}
 	a.launched = append(a.launched, name)
+	a.asked = l.Manifest.Spec.Digest
 	return &instance{adapter: a, name: name, id: l.ID, gone: make(chan struct{})}, nil
 }
 
@@ -132,6 +143,8 @@ type instance struct {
 func (i *instance) Invoke(context.Context, plugin.Invocation) (plugin.Result, error) {
 	return plugin.Result{Data: []byte(`"` + i.id + `"`)}, nil
 }
+
+func (i *instance) Digest(context.Context) (string, error) { return i.adapter.digest, nil }
 
 func (i *instance) Wait() plugin.Exit { <-i.gone; return plugin.Exit{} }
 
@@ -300,6 +313,7 @@ func TestRecord_thatIsNotAccepted(t *testing.T) {
 		forge := func(name string, desired plugin.Desired) {
 			t.Helper()
 			r := store.Record{Manifest: plugin.Manifest{Metadata: plugin.Metadata{Name: name}}, Desired: desired, Fault: "spec.quantum: is no field"}
+			r.Pin = &plugin.Pin{Generation: 5, Digest: "sha256:1"}
 			if _, err := s.Put(t.Context(), r, store.Expect{}); err != nil {
 				t.Fatal(err)
 			}
@@ -324,8 +338,8 @@ func TestRecord_thatIsNotAccepted(t *testing.T) {
 			t.Errorf("good is %s after %d launches, %d of turns run", got.Status.State, w.adapter.count("good"), w.adapter.alive["turns"])
 		}
 		w.put(t, "turns", `{"fake":{}}`)
-		if got, _ := w.Get("turns"); got.Status.State != plugin.Running {
-			t.Errorf("applied anew: got %s", got.Status.State)
+		if got, _ := w.Get("turns"); got.Status.State != plugin.Running || got.Pin == nil || got.Pin.Generation != got.Generation || w.adapter.asked != "sha256:1" {
+			t.Errorf("applied anew: got %s, pin %+v, launched with digest %q", got.Status.State, got.Pin, w.adapter.asked)
 		}
 		if err := w.Delete(t.Context(), "new", store.Expect{}); err != nil {
 			t.Error(err)
@@ -375,6 +389,12 @@ func TestStopStartRestart(t *testing.T) {
 			if got, _ := w.Get("a"); got.Status.State != step.want || w.adapter.count("a") != step.n {
 				t.Errorf("%s: got %s after %d launches, want %s after %d", step.name, got.Status.State, w.adapter.count("a"), step.want, step.n)
 			}
+		}
+		if _, err := w.Reload(t.Context(), "a"); !errors.Is(err, plugin.ErrConflict) || !strings.Contains(err.Error(), "patchbay restart a") {
+			t.Errorf("reload where there cannot be two: got %v", err)
+		}
+		if _, err := w.Reload(t.Context(), "none"); !errors.Is(err, plugin.ErrNotFound) {
+			t.Errorf("reload of an unknown plugin: got %v", err)
 		}
 		if _, err := w.Desire(t.Context(), "none", plugin.DesiredStopped); !errors.Is(err, plugin.ErrNotFound) {
 			t.Errorf("stop of an unknown plugin: got %v", err)

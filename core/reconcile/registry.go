@@ -42,7 +42,7 @@ func (r Registry) Get(name string) (plugin.Resource, bool) {
 
 func (r Registry) resource(record store.Record) plugin.Resource {
 	out := plugin.Resource{
-		Manifest: record.Manifest, Revision: record.Revision, Generation: record.Generation, Desired: record.Desired,
+		Manifest: record.Manifest, Revision: record.Revision, Generation: record.Generation, Desired: record.Desired, Pin: record.Pin,
 	}
 	name := record.Manifest.Metadata.Name
 	if p, ok := r.supervised(name); ok {
@@ -70,6 +70,15 @@ func (r Registry) List(after string, limit int, match func(map[string]string) bo
 	return page, ""
 }
 
+// Instances tells of each instance of a plugin, or of its place.
+func (r Registry) Instances(name string) ([]plugin.Status, bool) {
+	p, ok := r.supervised(name)
+	if !ok {
+		return nil, false
+	}
+	return p.Instances(), true
+}
+
 // Operations lists what a plugin offers. It waits for one that is starting.
 func (r Registry) Operations(ctx context.Context, name string) ([]plugin.Operation, error) {
 	p, ok := r.Lookup(name)
@@ -94,12 +103,21 @@ func (r Registry) Put(ctx context.Context, m plugin.Manifest, expect store.Expec
 		if exists && len(changes) == 0 && old.Fault == "" {
 			return old, errUnchanged
 		}
-		next := store.Record{Manifest: m, Generation: old.Generation, Desired: old.Desired, Restart: old.Restart}
+		if old.Pin != nil && old.Fault == "" && slices.ContainsFunc(changes, ofSpec) {
+			return old, old.Pin.Refuses(name)
+		}
+		next := old
+		next.Manifest, next.Fault = m, ""
 		if !exists {
 			next.Desired = plugin.DesiredRunning
 		}
 		if !exists || old.Fault != "" || slices.ContainsFunc(changes, ofSpec) {
 			next.Generation++
+		}
+		if next.Pin != nil { // of a manifest that was not accepted: it holds this one
+			pin := *next.Pin
+			pin.Generation = next.Generation
+			next.Pin = &pin
 		}
 		return next, nil
 	})
@@ -155,7 +173,7 @@ func met(expect store.Expect, old store.Record, exists bool) error {
 }
 
 func (r Registry) tell(eventType string, record store.Record) {
-	data, err := json.Marshal(plugin.Change{Revision: record.Revision, Generation: record.Generation, Desired: record.Desired})
+	data, err := json.Marshal(plugin.Change{Revision: record.Revision, Generation: record.Generation, Desired: record.Desired, Pinned: record.Pin != nil})
 	if err != nil {
 		return // numbers and a word: cannot be
 	}
@@ -182,20 +200,25 @@ func (r Registry) Delete(ctx context.Context, name string, expect store.Expect) 
 // run tries it again.
 func (r Registry) Desire(ctx context.Context, name string, desired plugin.Desired) (plugin.Resource, error) {
 	return r.change(ctx, name, func(record *store.Record) error {
-		var state plugin.State
-		if p, ok := r.supervised(name); ok {
-			state = p.Status().State
-		}
-		again := desired == plugin.DesiredRunning && (state == plugin.Failed || state == plugin.Finished || state == plugin.Backoff)
+		p, ok := r.supervised(name)
+		again := ok && desired == plugin.DesiredRunning && slices.ContainsFunc(p.Instances(), ended)
 		if record.Desired == desired && !again {
 			return errUnchanged
 		}
 		record.Desired = desired
-		if again {
+		switch {
+		case again && p.MayReload() == nil: // some others run: they lose no call
+			record.Reload++
+		case again:
 			record.Restart++
 		}
 		return nil
 	})
+}
+
+// ended reports an instance that starts again later, or not at all.
+func ended(s plugin.Status) bool {
+	return s.State == plugin.Failed || s.State == plugin.Finished || s.State == plugin.Backoff
 }
 
 // Restart replaces the plugin's instance, or starts it.
@@ -203,6 +226,22 @@ func (r Registry) Restart(ctx context.Context, name string) (plugin.Resource, er
 	return r.change(ctx, name, func(record *store.Record) error {
 		record.Desired = plugin.DesiredRunning
 		record.Restart++
+		return nil
+	})
+}
+
+// Reload has a new instance launched beside the running one, which it follows once
+// it answers. ErrConflict: there is none, or there cannot be two.
+func (r Registry) Reload(ctx context.Context, name string) (plugin.Resource, error) {
+	return r.change(ctx, name, func(record *store.Record) error {
+		p, ok := r.supervised(name)
+		if !ok || record.Desired == plugin.DesiredStopped {
+			return fmt.Errorf("plugin %q: %w: it does not run; start it with: patchbay start %s", name, plugin.ErrConflict, name)
+		}
+		if err := p.MayReload(); err != nil {
+			return fmt.Errorf("plugin %q: %w: %w", name, plugin.ErrConflict, err)
+		}
+		record.Reload++
 		return nil
 	})
 }
@@ -268,4 +307,9 @@ func (r Registry) service(name string) (bus.ServiceInfo, bool) {
 // Invoke is dispatch's, for the bus.
 func (r Registry) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Result, error) {
 	return r.Dispatch.Invoke(ctx, in)
+}
+
+// InvokeStream is dispatch's, for the bus.
+func (r Registry) InvokeStream(ctx context.Context, in plugin.Invocation, send func(part []byte) error) error {
+	return r.Dispatch.InvokeStream(ctx, in, send)
 }

@@ -46,10 +46,12 @@ type Reporter struct {
 	ended   chan struct{} // closed when Run returns: nobody takes changes any more
 }
 
-// report is a change, a fresh status (no cause) or an instance to forget.
+// report is a change, a fresh status (no cause), an instance to forget or a reload
+// that is over.
 type report struct {
 	plugin.StateChange
 	forget bool
+	reload *plugin.Reload
 }
 
 // NewReporter makes a Reporter; Run sets it going.
@@ -72,6 +74,11 @@ func (r *Reporter) Refreshed(s plugin.Status) {
 // the last status of the instance must not be published after it.
 func (r *Reporter) Forget(name, instance string) {
 	r.take(report{StateChange: plugin.StateChange{Status: plugin.Status{Plugin: name, Instance: instance}}, forget: true})
+}
+
+// Reloaded takes a reload that is over.
+func (r *Reporter) Reloaded(name string, reload plugin.Reload) {
+	r.take(report{StateChange: plugin.StateChange{Status: plugin.Status{Plugin: name}}, reload: &reload})
 }
 
 func (r *Reporter) take(one report) {
@@ -142,6 +149,10 @@ func (r *Reporter) tell(one report) {
 		}
 		return
 	}
+	if one.reload != nil {
+		r.reloaded(s.Plugin, *one.reload)
+		return
+	}
 	r.Status(s)
 	if change.Cause == "" {
 		return // only refreshed
@@ -175,4 +186,19 @@ func (r *Reporter) stopped(change plugin.StateChange) {
 		return
 	}
 	r.Publish(dispatch.Event(r.Node, change.Status.Plugin, plugin.EventStop, data))
+}
+
+// reloaded tells how a reload went.
+func (r *Reporter) reloaded(name string, reload plugin.Reload) {
+	data, err := json.Marshal(reload)
+	if err == nil && len(data) > plugin.EventDataBytesMax {
+		reload.LastWords = nil // they are in the log
+		data, err = json.Marshal(reload)
+	}
+	if err != nil {
+		r.Log.Error("a reload cannot be encoded", "plugin", name, "error", err)
+		return
+	}
+	r.Publish(dispatch.Event(r.Node, name, plugin.EventReload, data))
+	r.Log.Info("reload "+string(reload.Outcome), "plugin", name, "instance", reload.To, "old", reload.From)
 }

@@ -35,7 +35,7 @@ func (r *Reconciler) tells(name, instance string) bool {
 		return true
 	}
 	p, ok := r.supervised(name)
-	return ok && p.Status().Instance == instance
+	return ok && p.Has(instance)
 }
 
 // Boot finds what an earlier daemon on the same data folder left: instances to
@@ -45,14 +45,9 @@ func (r *Reconciler) Boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.found = map[string]*supervise.Found{}
+	r.found = map[string][]*supervise.Found{}
 	for _, f := range found {
-		if other := r.found[f.Plugin()]; other != nil && other.Since.After(f.Since) {
-			continue // two of one plugin: the older one is a stray
-		}
-		r.found[f.Plugin()] = f
-	}
-	for _, f := range r.found {
+		r.found[f.Plugin()] = append(r.found[f.Plugin()], f)
 		r.deps.Instances.Expect(f)
 	}
 	ctx, cancel := context.WithTimeout(ctx, sweepMax)

@@ -204,7 +204,13 @@ func (l *lease) renew(ctx context.Context) error {
 func (l *lease) giveUp() {
 	ctx, cancel := context.WithTimeout(context.Background(), checkMax)
 	defer cancel()
-	if err := l.kv.Delete(ctx, leaseKey, jetstream.LastRevision(l.revision)); err != nil {
+	err := l.kv.Delete(ctx, leaseKey, jetstream.LastRevision(l.revision))
+	if err != nil { // a renewal may have been written whose answer nobody awaited
+		if revision, other, failed := l.read(ctx); failed == nil && other.ID == l.own.ID {
+			err = l.kv.Delete(ctx, leaseKey, jetstream.LastRevision(revision))
+		}
+	}
+	if err != nil {
 		l.bus.Log().Debug("the lease is left to expire", "why", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/patchbay-dev/patchbay/core/bus"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -59,6 +60,24 @@ func TestLease_isOneDaemons(t *testing.T) {
 	}
 	if err := holds(t, l)(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A daemon that ends while it renews its lease gives up what it has just renewed.
+func TestLease_isGivenUpWhateverWasWritten(t *testing.T) {
+	s := leaseStore(t, external(t, t.TempDir(), server.RANDOM_PORT).ClientURL())
+	l, err := s.takeLease(t.Context(), "one", t.TempDir(), testEvery, testMax)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := l.revision
+	if err := l.renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.revision = before // as if it had not been answered
+	l.giveUp()
+	if _, _, err := l.read(t.Context()); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("the lease is still there: %v", err)
 	}
 }
 

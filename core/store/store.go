@@ -1,5 +1,6 @@
 // Package store keeps what users want: one record per plugin in a JetStream KV
-// bucket, with a revision for compare-and-set and ten revisions of history.
+// bucket, with a revision for compare-and-set and the last 64 writes as history. Beside
+// it is what plugins keep themselves (values.go), in a bucket of its own.
 //
 // It promises: a Put or Delete that returned nil is on disk (the embedded server
 // syncs before it acknowledges; an external one does what its operator chose) and
@@ -12,7 +13,7 @@
 // With an external server one daemon at a time has the lease on the bucket: two would
 // run every plugin twice.
 //
-// It owns the bucket and the cache, and no goroutine but those of Run and Watch.
+// It owns the buckets and the cache, and no goroutine but those of Run and Watch.
 package store
 
 import (
@@ -35,8 +36,9 @@ import (
 
 const (
 	bucket = "patchbay-desired"
-	// historyMax revisions of each record are kept, to look back and roll back.
-	historyMax = 10
+	// historyMax writes of each record are kept, to look back and roll back: the most
+	// that the bus keeps.
+	historyMax = jetstream.KeyValueMaxHistory
 	// writeMax bounds one write: a sync takes milliseconds, a new leader of a
 	// cluster a few seconds.
 	writeMax = 5 * time.Second
@@ -56,6 +58,10 @@ type Record struct {
 	Desired    plugin.Desired  `json:"desired"`
 	// Restart counts the requests to restart.
 	Restart int64 `json:"restart,omitempty"`
+	// Reload counts the requests to reload.
+	Reload int64 `json:"reload,omitempty"`
+	// Pin is set while the spec must not change.
+	Pin *plugin.Pin `json:"pin,omitempty"`
 	// Revision is the bucket's, and the ETag. It is not stored in the record.
 	Revision uint64 `json:"-"`
 	// Fault is why this daemon does not accept what is stored: an older or a newer one
@@ -91,6 +97,7 @@ type Store struct {
 	kv     jetstream.KeyValue
 	checks func(manifest []byte) error
 	lease  *lease // nil: not needed
+	values *values
 
 	mu       sync.Mutex
 	records  map[string]*entry // replaced, never changed
@@ -123,6 +130,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{bus: b, kv: kv, checks: o.Check, records: map[string]*entry{}, watchers: map[*watcher]struct{}{}}
+	s.values = &values{store: s, spaces: map[string]*space{}}
 	if o.Folder != "" && !b.Embedded() {
 		if s.lease, err = s.takeLease(ctx, o.Node, o.Folder, leaseEvery, leaseMax); err != nil {
 			return nil, err
@@ -133,7 +141,7 @@ func Open(ctx context.Context, b *bus.Bus, o Options) (*Store, error) {
 		return nil, fmt.Errorf("store: %w: %w", plugin.ErrUnavailable, err)
 	}
 	w.stop()
-	return s, nil
+	return s, s.values.sweep(ctx)
 }
 
 // Get returns the record of a name.
@@ -192,7 +200,9 @@ func (s *Store) Put(ctx context.Context, r Record, expect Expect) (Record, error
 	return r, nil
 }
 
-// Delete removes a record; its history stays. ErrNotFound: there is none.
+// Delete removes a record; its history stays, the plugin's own values (see Values) do
+// not: what the bus does not remove now is gone before a plugin of that name sees it.
+// ErrNotFound: there is no record.
 func (s *Store) Delete(ctx context.Context, name string, expect Expect) error {
 	have, ok := s.Get(name)
 	if !ok {
@@ -208,6 +218,7 @@ func (s *Store) Delete(ctx context.Context, name string, expect Expect) error {
 		return failure(name, err)
 	}
 	s.apply(name, &entry{Record: Record{Revision: revision}, deleted: true}, false)
+	s.values.drop(ctx, name)
 	return nil
 }
 

@@ -235,7 +235,7 @@ func TestSeen_whatIsNotAccepted(t *testing.T) {
 		"other":  `{"manifest":{"metadata":{"name":"known"}},"desired":"running"}`,
 		"type":   `{"manifest":{"metadata":{"name":"type"},"spec":{"timeouts":5}},"desired":"running"}`,
 		"wish":   `{"manifest":{"metadata":{"name":"wish"}},"desired":"paused"}`,
-		"newer":  `{"manifest":{"metadata":{"name":"newer"},"spec":{"quantum":{},"starlark":{}}},"generation":7,"desired":"stopped","restart":3}`,
+		"newer":  `{"manifest":{"metadata":{"name":"newer"},"spec":{"quantum":{},"starlark":{}}},"generation":7,"desired":"stopped","restart":3,"reload":2,"pin":{"generation":7,"digest":"sha256:1"}}`,
 		"nested": strings.Repeat(`{"manifest":`, 20000),
 	} {
 		if _, err := s.kv.Put(t.Context(), name, []byte(text)); err != nil {
@@ -256,7 +256,7 @@ func TestSeen_whatIsNotAccepted(t *testing.T) {
 		t.Errorf("got %d records, want 10", n)
 	}
 	newer, _ := again.Get("newer")
-	want := Record{Generation: 7, Desired: plugin.DesiredStopped, Restart: 3}
+	want := Record{Generation: 7, Desired: plugin.DesiredStopped, Restart: 3, Reload: 2, Pin: &plugin.Pin{Generation: 7, Digest: "sha256:1"}}
 	want.Manifest.Metadata.Name, want.Revision, want.Fault = "newer", newer.Revision, newer.Fault
 	if diff := cmp.Diff(want, newer); diff != "" || !strings.HasPrefix(newer.Fault, "spec.quantum: is no field; spec: xxx") {
 		t.Errorf("%s\n%.100s", diff, newer.Fault)
@@ -396,4 +396,34 @@ func TestOpen_tenThousand(t *testing.T) {
 		t.Fatalf("got %d", n)
 	}
 	t.Logf("first list %v", time.Since(began))
+}
+
+func TestHistory_isOfThePresentPlugin(t *testing.T) {
+	s := open(t, openBus(t, bus.Options{}))
+	put := func(generation int64, restart int64) {
+		t.Helper()
+		r := Record{Manifest: plugin.Manifest{Metadata: plugin.Metadata{Name: "a"}}, Generation: generation, Desired: plugin.DesiredRunning, Restart: restart}
+		if _, err := s.Put(t.Context(), r, Any()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(7, 0)
+	if err := s.Delete(t.Context(), "a", Any()); err != nil {
+		t.Fatal(err)
+	}
+	put(1, 0)
+	put(1, 1)
+	put(2, 1)
+	past, err := s.History(t.Context(), "a")
+	if err != nil || len(past) != 3 {
+		t.Fatalf("got %d writes, %v, want 3", len(past), err)
+	}
+	for i, want := range []int64{1, 1, 2} {
+		if p := past[i]; p.Generation != want || p.At.IsZero() || p.Fault != "" {
+			t.Errorf("%d: got %+v, want generation %d", i, p, want)
+		}
+	}
+	if _, err := s.History(t.Context(), "none"); !errors.Is(err, plugin.ErrNotFound) {
+		t.Errorf("of nobody: got %v, want not found", err)
+	}
 }

@@ -232,7 +232,8 @@ func (s *Store) decode(data []byte) (r Record, err error) {
 		return r, nil
 	}
 	if err := s.checks(raw.Manifest); err != nil {
-		return Record{Generation: r.Generation, Desired: r.Desired, Restart: r.Restart}, err
+		r.Manifest = plugin.Manifest{} // the rest is the daemon's own, and kept
+		return r, err
 	}
 	return r, nil
 }

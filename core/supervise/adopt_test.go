@@ -98,7 +98,7 @@ func (s *survivor) Wait() plugin.Exit {
 
 // daemon is one daemon's supervisor of the plugin p.
 type daemon struct {
-	*supervise.Plugin
+	*supervise.Pool
 	deps    *supervise.Deps
 	changes chan plugin.StateChange
 	end     context.CancelCauseFunc
@@ -118,7 +118,7 @@ func (o *outliving) daemon(t *testing.T, runDir string, want supervise.Want, fit
 		Host: func(string) plugin.Host { return nil }, Leaving: func() bool { return true },
 		RunDir: runDir, Starts: make(chan struct{}, 1), Removals: make(chan struct{}, 1), Log: slog.New(slog.DiscardHandler),
 	}
-	d.Plugin = supervise.New(d.deps, want)
+	d.Pool = supervise.New(d.deps, want)
 	found, err := supervise.Find(runDir)
 	if err != nil {
 		t.Fatal(err)
@@ -126,8 +126,8 @@ func (o *outliving) daemon(t *testing.T, runDir string, want supervise.Want, fit
 	for _, f := range found {
 		f.Fits = fits
 		d.deps.Instances.Expect(f)
-		d.Expect(f)
 	}
+	d.Expect(found...)
 	var ctx context.Context
 	ctx, d.end = context.WithCancelCause(context.Background())
 	go func() { // ends with the test's d.end

@@ -71,7 +71,7 @@ func (l lineLog) Match(pattern *regexp.Regexp) (func() bool, func()) {
 func asking(t *testing.T, instance plugin.Instance, bus func(context.Context, string) error) *asker {
 	t.Helper()
 	p := New(&Deps{Log: slog.New(slog.DiscardHandler), Request: bus}, Want{})
-	a := &asker{plugin: p, one: &living{dir: t.TempDir(), instance: instance, adapter: namedAdapter{}, log: lineLog{"listening on 80"}}}
+	a := &asker{plugin: p.all()[0], one: &living{dir: t.TempDir(), instance: instance, adapter: namedAdapter{}, log: lineLog{"listening on 80"}}}
 	t.Cleanup(a.close)
 	return a
 }

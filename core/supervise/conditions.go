@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -47,7 +48,7 @@ func up(state plugin.State) bool {
 func absent(s *plugin.Status) (status plugin.ConditionStatus, reason, message string, ok bool) {
 	switch s.State {
 	case plugin.Pending:
-		return plugin.ConditionUnknown, "Pending", "", true
+		return plugin.ConditionUnknown, cmp.Or(s.Reason, "Pending"), s.Message, true
 	case plugin.Backoff, plugin.Failed:
 		return plugin.ConditionFalse, s.Reason, s.Message, true
 	case plugin.Stopped:

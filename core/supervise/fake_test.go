@@ -21,6 +21,7 @@ import (
 // adapter launches instances whose every move the test decides.
 type adapter struct {
 	launch  func(ctx context.Context, l plugin.Launch, i *instance) error
+	both    atomic.Bool // two instances at the same time do no harm
 	down    atomic.Pointer[error]
 	mu      sync.Mutex
 	all     []*instance
@@ -30,6 +31,13 @@ type adapter struct {
 
 func (a *adapter) Name() string                { return "fake" }
 func (a *adapter) Check(plugin.Manifest) error { return nil }
+
+func (a *adapter) Overlap(plugin.Manifest) error {
+	if !a.both.Load() {
+		return errors.New("two would fight")
+	}
+	return nil
+}
 
 func (a *adapter) Available(context.Context) error {
 	if err := a.down.Load(); err != nil {
@@ -77,6 +85,7 @@ type instance struct {
 	stopped  func(ctx context.Context)
 	stopErr  func() error // not nil: it goes on, and Stop fails
 	probe    func(ctx context.Context) error
+	calls    time.Duration // how long "echo" takes
 }
 
 func (i *instance) end(e plugin.Exit) {
@@ -90,6 +99,12 @@ func (i *instance) end(e plugin.Exit) {
 func (i *instance) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Result, error) {
 	switch in.Operation {
 	case "echo":
+		if i.calls > 0 {
+			<-time.After(i.calls) // synctest's clock
+		}
+		if closed(i.gone) {
+			return plugin.Result{}, errors.New("the link broke")
+		}
 		return plugin.Result{Data: in.Data}, nil
 	case "panic":
 		panic("index out of range")
@@ -187,13 +202,14 @@ func (p *pipe) Close() error                             { return nil }
 type world struct {
 	t       *testing.T
 	adapter *adapter
-	plugin  *supervise.Plugin
+	plugin  *supervise.Pool
 	want    supervise.Want
 	changes chan plugin.StateChange
 	asked   atomic.Pointer[string] // the subject of the last request on the bus
 	starts  chan struct{}          // launches under way
 	silent  atomic.Bool            // nobody answers there
 	forgot  chan string            // instances
+	reloads chan plugin.Reload     // those that are over
 	told    sync.Map               // the newest status told, of either kind; key ""
 	runDir  string
 	end     context.CancelFunc
@@ -211,7 +227,8 @@ func newWorldWithSecrets(t *testing.T, spec string, noSecret *atomic.Pointer[err
 	t.Helper()
 	w := &world{
 		t: t, adapter: &adapter{launch: launch}, changes: make(chan plugin.StateChange, 1000), forgot: make(chan string, 1000),
-		runDir: t.TempDir(), done: make(chan struct{}), starts: make(chan struct{}, 4),
+		reloads: make(chan plugin.Reload, 100),
+		runDir:  t.TempDir(), done: make(chan struct{}), starts: make(chan struct{}, 4),
 	}
 	w.want = supervise.Want{Manifest: manifest(t, spec), Generation: 1, Desired: plugin.DesiredRunning, Launch: "1"}
 	deps := &supervise.Deps{
@@ -225,6 +242,7 @@ func newWorldWithSecrets(t *testing.T, spec string, noSecret *atomic.Pointer[err
 		},
 		Changed:   func(c plugin.StateChange) { w.told.Store("", c.Status); w.changes <- c },
 		Refreshed: func(s plugin.Status) { w.told.Store("", s) },
+		Reloaded:  func(_ string, r plugin.Reload) { w.reloads <- r },
 		Forget:    func(_, instance string) { w.forgot <- instance },
 		Host:      func(string) plugin.Host { return nil },
 		Request:   w.request,
@@ -298,7 +316,7 @@ func (w *world) finish() {
 	if n := w.adapter.running.Load(); n != 0 {
 		w.t.Errorf("%d instances are left", n)
 	}
-	if n := w.adapter.most.Load(); n > 1 && w.want.Manifest.Spec.Mode == plugin.Service {
+	if n := w.adapter.most.Load(); n > 1 && w.want.Manifest.Spec.Mode == plugin.Service && !w.adapter.both.Load() {
 		w.t.Errorf("%d instances ran at the same time", n)
 	}
 	left, err := os.ReadDir(w.runDir)

@@ -41,9 +41,11 @@ type Record struct {
 	Manifest   plugin.Manifest `json:"manifest"` // with references to secrets, never secrets
 	Generation int64           `json:"generation"`
 	// Restart is Want.Restart of the wish that it was launched for.
-	Restart int64          `json:"restart"`
-	Since   time.Time      `json:"since"`
-	Handle  plugin.RawJSON `json:"handle"`
+	Restart int64 `json:"restart"`
+	// Reload is Want.Reload of that wish.
+	Reload int64          `json:"reload,omitempty"`
+	Since  time.Time      `json:"since"`
+	Handle plugin.RawJSON `json:"handle"`
 }
 
 // Found is an instance of an earlier daemon.
@@ -58,6 +60,19 @@ type Found struct {
 // servesAs reports whether the instance is to go on for a wish.
 func (f *Found) servesAs(want *Want) bool {
 	return f.Fits && want.Fault == "" && want.Desired == plugin.DesiredRunning && want.Manifest.Spec.Detached()
+}
+
+// mayAdopt reports whether the instance that an earlier daemon left is to go on: for
+// good, or until another follows it.
+func (p *Plugin) mayAdopt(want *Want) bool {
+	f := p.earlier
+	return f.servesAs(want) ||
+		want.Fault == "" && want.Desired == plugin.DesiredRunning && want.Manifest.Spec.Detached() && p.mayOverlap(f.want(), want)
+}
+
+// want is the wish that the instance was launched for.
+func (f *Found) want() *Want {
+	return &Want{Manifest: f.Manifest, Generation: f.Generation, Desired: plugin.DesiredRunning, Restart: f.Restart, Reload: f.Reload}
 }
 
 // Plugin is the name of its plugin.
@@ -160,9 +175,10 @@ const handleMax = time.Second
 // to run, and again, beside its life, once what takes long is known: hashing its
 // executable. A daemon that is killed before the first has an instance that nobody
 // was told of: the next one finds it as a stray, removes it and launches anew.
-func (p *Plugin) keep(one *living, want *Want) {
+func (p *Plugin) keep(one *living) {
+	want := one.want
 	s, ok := one.instance.(plugin.Survivor)
-	if !ok || !want.Manifest.Spec.Detached() || one.dir == "" || want.Fault != "" { // it has its record
+	if !ok || !want.Manifest.Spec.Detached() || one.dir == "" {
 		return
 	}
 	atOnce, end := context.WithCancel(context.Background())
@@ -197,7 +213,7 @@ func (p *Plugin) record(ctx context.Context, one *living, s plugin.Survivor, wan
 		return nil, err
 	}
 	data, err := json.Marshal(Record{
-		Instance: one.id, Manifest: want.Manifest, Generation: want.Generation, Restart: want.Restart,
+		Instance: one.id, Manifest: want.Manifest, Generation: want.Generation, Restart: want.Restart, Reload: want.Reload,
 		Since: one.since, Handle: handle,
 	})
 	if err != nil || bytes.Equal(data, before) {
@@ -245,7 +261,7 @@ func (p *Plugin) takeFound() *Found {
 // adopt brings back the instance that an earlier daemon left. gone means that
 // there is none, and that another may be launched; any other error is like that of
 // a launch.
-func (p *Plugin) adopt(ctx context.Context, f *Found) (one *living, gone bool, err error) {
+func (p *Plugin) adopt(ctx context.Context, f *Found, want *Want) (one *living, gone bool, err error) {
 	adapter := p.deps.Adapters[f.Manifest.Spec.Adapter]
 	a, ok := adapter.(plugin.Adopter)
 	if !ok {
@@ -255,7 +271,11 @@ func (p *Plugin) adopt(ctx context.Context, f *Found) (one *living, gone bool, e
 	if err != nil {
 		env = nil
 	}
-	one = &living{id: f.Instance, dir: f.dir, adapter: adapter, since: f.Since, adopted: true}
+	one = p.newLiving(f.Instance, f.dir, adapter, f.want())
+	one.since, one.adopted = f.Since, true
+	if f.Fits {
+		one.want = want
+	}
 	p.deps.Instances.add(one.id, one.dir)
 	one.log = p.deps.ResumeLog(p.name, one.id, one.dir, 0)
 	ctx, cancel := context.WithTimeout(ctx, f.Manifest.Spec.Timeouts.Start.Std())
@@ -299,7 +319,7 @@ func (p *Plugin) leaves(phase context.Context, one *living) bool {
 func (p *Plugin) leaveBehind(phase context.Context, one *living, endStreams func() string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(phase), p.Wanted().Manifest.Spec.Timeouts.Stop.Std())
 	defer cancel()
-	p.drain(ctx)
+	p.drain(ctx, one)
 	left := p.begin("leave", func() error {
 		one.instance.(plugin.Survivor).Leave()
 		return nil

@@ -191,6 +191,20 @@ func (p *Plugin) inspect(instance plugin.Instance) (facts map[string]string) {
 	return i.Inspect()
 }
 
+// digest is that of what the instance runs; empty when nobody can tell.
+func (p *Plugin) digest(ctx context.Context) (digest string, err error) {
+	one := p.living.Load()
+	if one == nil || one.instance == nil {
+		return "", nil
+	}
+	d, ok := one.instance.(plugin.Digester)
+	if !ok {
+		return "", nil
+	}
+	defer p.survive("digest", &err)
+	return d.Digest(ctx)
+}
+
 func (p *Plugin) limits(instance plugin.Instance) (limits []plugin.LimitStatus) {
 	i, ok := instance.(plugin.Limited)
 	if !ok {

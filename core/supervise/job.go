@@ -34,9 +34,11 @@ func (p *Plugin) offerRuns(phase context.Context, want *Want) {
 	p.attempts.forget()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
 	defer cancel()
+	one := p.newLiving("", "", p.deps.Adapters[want.Manifest.Spec.Adapter], want)
+	one.job = &jobs{want: want, ctx: ctx}
 	p.to(lifecycle.Ready, func(s *plugin.Status) {
 		because("Job", "launched once per invocation")(s)
-		p.living.Store(&living{adapter: p.deps.Adapters[want.Manifest.Spec.Adapter], job: &jobs{want: want, ctx: ctx}})
+		p.living.Store(one)
 	})
 	p.watchAdapter(phase, want)
 	p.living.Store(nil)
@@ -44,8 +46,12 @@ func (p *Plugin) offerRuns(phase context.Context, want *Want) {
 	steps.do("intake", func() string { p.to(lifecycle.Halt, nil); return stepDone })
 	stop, end := context.WithTimeout(ctx, p.Wanted().Manifest.Spec.Timeouts.Stop.Std())
 	defer end()
-	steps.do("drain", func() string { return p.drain(stop) })
-	steps.do("runs", func() string { cancel(); p.drainAll(); return stepDone })
+	steps.do("drain", func() string { return p.drain(stop, one) })
+	steps.do("runs", func() string { // each ends within its stop time
+		cancel()
+		one.drain(context.Background())
+		return stepDone
+	})
 	p.to(lifecycle.Gone, func(s *plugin.Status) { s.LastStop = steps.whole() })
 }
 
@@ -80,15 +86,6 @@ func (p *Plugin) watchAdapter(phase context.Context, want *Want) {
 		case <-phase.Done():
 			return
 		}
-	}
-}
-
-// drainAll waits for runs that were cancelled: each ends within its stop time.
-func (p *Plugin) drainAll() {
-	p.draining.Store(true)
-	defer p.draining.Store(false)
-	for p.inFlight.Load() > 0 {
-		<-p.idle
 	}
 }
 

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/patchbay-dev/patchbay/core/lifecycle"
@@ -22,6 +24,7 @@ const lastWordsMax = 50
 
 // living is one instance and all that it owns.
 type living struct {
+	of       *Plugin
 	id       string
 	dir      string
 	instance plugin.Instance
@@ -30,20 +33,54 @@ type living struct {
 	since    time.Time
 	exited   <-chan struct{} // closed once instance.Wait does not block
 	job      *jobs           // set when invocations launch runs, and instance is nil
+	want     *Want           // what it serves
 	adopted  bool            // launched by an earlier daemon
+
+	inFlight atomic.Int64
+	draining atomic.Bool
+	idle     chan struct{} // told when draining has nothing left in flight
 
 	recorded  chan struct{} // closed when keep is done; nil when it is not to be left
 	canBeLeft bool          // its record is written; to be read after recorded is closed
 }
 
-// live is one life: from launch to grave, and the wait for the next.
+func (p *Plugin) newLiving(id, dir string, adapter plugin.Adapter, want *Want) *living {
+	return &living{of: p, id: id, dir: dir, adapter: adapter, want: want, idle: make(chan struct{}, 1)}
+}
+
+// live is one life: from launch to grave, and the wait for the next. The instance may
+// be followed by others meanwhile.
 func (p *Plugin) live(phase context.Context, want *Want) {
 	one, err := p.bringToLife(phase, want)
 	if err != nil {
 		p.didNotStart(phase, want, err)
 		return
 	}
-	p.keep(one, want)
+	p.pool.news.wake() // whatever has begun is not for the first call to begin
+	p.rise(one)
+	for {
+		endStreams := p.startStreams(phase, one)
+		line := &succession{plugin: p, phase: phase, of: one, due: p.unserved()}
+		next, mayLive := p.watch(line)
+		if next != nil {
+			endStreams()
+			p.succeed(one, next)
+			one = next.one
+			continue
+		}
+		line.callOff()
+		p.endLife(phase, one, endStreams, mayLive)
+		line.gone()
+		if phase.Err() == nil {
+			p.afterDeath(phase)
+		}
+		return
+	}
+}
+
+// rise tells that an instance is up, and gives it the calls.
+func (p *Plugin) rise(one *living) {
+	p.keep(one)
 	facts, limits := p.inspect(one.instance), p.limits(one.instance)
 	cause := lifecycle.Ready
 	if one.adopted {
@@ -54,10 +91,13 @@ func (p *Plugin) live(phase context.Context, want *Want) {
 		if one.adopted {
 			s.Reason, s.Message = "Adopted", "found again; it runs since "+one.since.UTC().Format(time.RFC3339)
 		}
-		p.living.Store(one) // under the same lock as the state: see await
+		s.Generation, p.serving = one.want.Generation, one.want.Launch // an adopted one may serve an earlier wish
+		p.living.Store(one)                                            // under the same lock as the state: see await
 	})
-	endStreams := p.startStreams(phase, one, want)
-	mayLive := p.watch(phase, one)
+}
+
+// endLife ends the instance with the phase, or tells how it ended by itself.
+func (p *Plugin) endLife(phase context.Context, one *living, endStreams func() string, mayLive bool) {
 	p.living.Store(nil)
 	if !mayLive {
 		p.putDown(one)
@@ -79,7 +119,6 @@ func (p *Plugin) live(phase context.Context, want *Want) {
 			s.LastWords = lastWords(one.log) // now that everything it printed has been read
 		}
 	})
-	p.afterDeath(phase)
 }
 
 // bringToLife adopts what an earlier daemon left, or launches.
@@ -87,7 +126,7 @@ func (p *Plugin) bringToLife(phase context.Context, want *Want) (*living, error)
 	words := []string(nil)
 	if f := p.takeFound(); f != nil {
 		p.begun(f.Instance, nil)
-		one, gone, err := p.adopt(context.WithoutCancel(phase), f)
+		one, gone, err := p.adopt(context.WithoutCancel(phase), f, want)
 		if !gone {
 			return one, err
 		}
@@ -174,8 +213,10 @@ func (p *Plugin) launch(ctx context.Context, id string, want *Want, input []byte
 	defer startup.asker.close()
 	ctx, cancel := context.WithTimeout(ctx, want.Manifest.Spec.Timeouts.Start.Std())
 	defer cancel()
+	m := want.Manifest
+	m.Spec.Digest = cmp.Or(m.Spec.Digest, want.Digest)
 	err = p.bringUp(ctx, one, plugin.Launch{
-		ID: one.id, Manifest: want.Manifest, Input: input, Env: env, Dir: one.dir,
+		ID: one.id, Manifest: m, Input: input, Env: env, Dir: one.dir,
 		Output: one.log, Host: p.deps.Host(p.name), Node: p.deps.Node,
 	})
 	if err == nil {
@@ -206,10 +247,7 @@ func (e *startError) Unwrap() error { return e.err }
 // prepare makes the folder and the log of a new instance.
 func (p *Plugin) prepare(adapter plugin.Adapter, id string, want *Want) (*living, error) {
 	// The folder has the random part of the id only: its path has to be short.
-	one := &living{
-		id: id, dir: filepath.Join(p.deps.RunDir, strings.TrimPrefix(id, p.name+"-")),
-		adapter: adapter,
-	}
+	one := p.newLiving(id, filepath.Join(p.deps.RunDir, strings.TrimPrefix(id, p.name+"-")), adapter, want)
 	if _, resident := adapter.(plugin.Resident); resident {
 		one.dir = ""
 	} else if err := os.Mkdir(one.dir, 0o700); err != nil {
@@ -284,20 +322,30 @@ func (p *Plugin) didNotStart(phase context.Context, want *Want, err error) {
 	p.afterDeath(phase)
 }
 
-// watch waits for the phase's or the instance's end, and probes meanwhile. It
-// returns false when the instance is there and is not to live.
-func (p *Plugin) watch(phase context.Context, one *living) (mayLive bool) {
-	answers, stopProbes := p.startProbes(phase, one)
+// watch waits for the end of the phase or of an instance, and probes meanwhile. It
+// returns the instance that is to follow, once there is one; mayLive is false when
+// this one is there and is not to live.
+func (p *Plugin) watch(line *succession) (next *successor, mayLive bool) {
+	answers, stopProbes := p.startProbes(line.phase, line.of)
 	defer stopProbes()
 	for {
+		line.begin()
 		select {
-		case <-phase.Done():
-			return true
-		case <-one.exited:
-			return true
+		case <-line.phase.Done():
+			return nil, true
+		case <-line.of.exited:
+			return nil, true
 		case a := <-answers:
 			if !p.probed(a) {
-				return false
+				return nil, false
+			}
+		case <-p.follow:
+			line.ask()
+		case <-p.relieved.over():
+			p.relieved = nil
+		case <-line.up():
+			if next := line.take(); next != nil {
+				return next, true
 			}
 		}
 	}
@@ -310,7 +358,7 @@ func (p *Plugin) stop(phase context.Context, one *living, endStreams func() stri
 	steps.do("intake", func() string { p.to(lifecycle.Halt, nil); return stepDone })
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(phase), p.Wanted().Manifest.Spec.Timeouts.Stop.Std())
 	defer cancel()
-	steps.do("drain", func() string { return p.drain(ctx) })
+	steps.do("drain", func() string { return p.drain(ctx, one) })
 	steps.do("streams", endStreams)
 	steps.end(p, one, func() { p.end(ctx, one) })
 	steps.do("clean", func() string { p.bury(one); return stepDone })
@@ -391,6 +439,9 @@ func times(n int, what string) string {
 
 // afterDeath waits for the next try, or for a new wish.
 func (p *Plugin) afterDeath(phase context.Context) {
+	if p.unserved() {
+		return // what was to follow it is launched at once
+	}
 	status := p.Status()
 	if status.State != plugin.Backoff {
 		<-phase.Done()

@@ -76,8 +76,13 @@ func TestStartup_holdsUpNoOtherLaunch(t *testing.T) {
 
 func TestStartup_isBoundedAndLeavesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, `{"fake":{},"timeouts":{"start":"5s"},"probe":{"startup":{"nats":{"subject":"a"}}}}`, nil)
+		silent := make(chan struct{})
+		w := newWorld(t, `{"fake":{},"timeouts":{"start":"5s"},"probe":{"startup":{"nats":{"subject":"a"}}}}`, func(context.Context, plugin.Launch, *instance) error {
+			<-silent
+			return nil
+		})
 		w.silent.Store(true)
+		close(silent)
 		began := w.see(plugin.Starting)
 		c := w.see(plugin.Backoff)
 		if c.Status.Reason != "StartTimeout" || !strings.Contains(c.Status.Message, "spec.probe.startup") || !strings.Contains(c.Status.Message, "no responders") {

@@ -11,13 +11,14 @@ import (
 // startup is what a launched instance must answer before it is running.
 type startup struct {
 	asker asker
+	field string               // of the probe, for errors
 	probe *plugin.StartupProbe // nil: the adapter's handshake is enough
 }
 
 // startup is made before the launch, so that it sees every line that is printed.
 // Close its asker.
 func (p *Plugin) startup(want *Want, one *living) *startup {
-	s := &startup{asker: asker{plugin: p, one: one}, probe: want.Manifest.Spec.Probe.Startup}
+	s := &startup{asker: asker{plugin: p, one: one}, field: "spec.probe.startup", probe: want.Manifest.Spec.Probe.Startup}
 	if s.probe != nil && s.probe.Log != nil {
 		s.asker.take(s.probe.Question)
 	}
@@ -53,10 +54,10 @@ func (s *startup) askUntilGood(ctx context.Context) error {
 		}
 		select {
 		case <-one.exited:
-			return fmt.Errorf("spec.probe.startup: %w: it ended before the probe passed: %s; the last: %w",
-				plugin.ErrUnavailable, s.asker.plugin.exit(one.instance), err)
+			return fmt.Errorf("%s: %w: it ended before the probe passed: %s; the last: %w",
+				s.field, plugin.ErrUnavailable, s.asker.plugin.exit(one.instance), err)
 		case <-ctx.Done():
-			return fmt.Errorf("spec.probe.startup: %w: the last: %w", plugin.ErrDeadline, err)
+			return fmt.Errorf("%s: %w: the last: %w", s.field, plugin.ErrDeadline, err)
 		case <-ticker.C:
 		}
 	}

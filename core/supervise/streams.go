@@ -60,15 +60,16 @@ func (s *stream) counts() (messages, dropped uint64) {
 
 // startStreams runs every declared stream beside the instance. The function it
 // returns ends them and waits, for at most overtimeMax.
-func (p *Plugin) startStreams(phase context.Context, one *living, want *Want) (end func() (outcome string)) {
-	if len(want.Manifest.Spec.Streams) == 0 {
+func (p *Plugin) startStreams(phase context.Context, one *living) (end func() (outcome string)) {
+	declared := one.want.Manifest.Spec.Streams
+	if len(declared) == 0 {
 		p.have(nil) // those of an earlier manifest are gone
 		return func() string { return stepDone }
 	}
 	var running sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.WithoutCancel(phase))
 	var streams []*stream
-	for _, spec := range want.Manifest.Spec.Streams {
+	for _, spec := range declared {
 		s := &stream{spec: spec, state: plugin.Starting}
 		streams = append(streams, s)
 		running.Go(func() { p.keepStream(ctx, one, s) }) // ends with ctx

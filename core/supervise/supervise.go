@@ -4,8 +4,13 @@
 // A [Plugin] is one goroutine (Run) that is the only one to change the plugin's
 // state, through one function (to) and one table (core/lifecycle); every change
 // is handed to Deps.Changed in order. Its life is a row of phases: resting,
-// living, waiting to retry. [Plugin.Set] gives it a new wish and ends the phase
-// that the wish contradicts; nothing else interrupts it.
+// living, waiting to retry. A new wish ends the phase that it contradicts; nothing
+// else interrupts it. A [Pool] is as many of them as the plugin is to have instances.
+//
+// A wish that only another instance serves need not end the life of the one that
+// runs, where the adapter can have two at once: the new one is launched beside it,
+// probed, and takes its place; the old one finishes what it has begun, and is
+// stopped. When the new one does not come up, the old one goes on (succeed.go).
 //
 // An instance that an earlier daemon left is adopted before anything is launched
 // (found.go): it goes on if it serves the wish, and is stopped first if it does
@@ -13,8 +18,9 @@
 // is what the next daemon begins with.
 //
 // Promises: an exit is told before anything is cleaned up; a launch that fails
-// leaves nothing; no two instances of a plugin run at once; Run returns only when
-// the instance and everything it owned are gone. A panic in an adapter's call is
+// leaves nothing; no two instances of a plugin run at once but for such a change, and
+// then one of them has the calls; Run returns only when every instance and everything
+// it owned are gone. A panic in an adapter's call is
 // an error, and an adapter that does not return from a call stops only what needs
 // its answer (guard.go).
 package supervise
@@ -38,8 +44,15 @@ type Want struct {
 	Desired    plugin.Desired
 	// Launch is equal for two wishes exactly when the same instance serves both.
 	Launch string
-	// Restart counts the requests to restart, over all daemons.
+	// Restart counts the requests to restart, over all daemons: a wish with another
+	// count is served by an instance that is launched when the old one is gone.
 	Restart int64
+	// Reload counts the requests to reload, over all daemons: a wish with another
+	// count is served by an instance that is launched beside the old one.
+	Reload int64
+	// Digest is that of what may be launched, if the manifest names none: the plugin is
+	// pinned. An instance that runs goes on.
+	Digest string
 	// Fault is why this daemon does not accept the manifest that is stored; then
 	// nothing runs.
 	Fault string
@@ -106,6 +119,9 @@ type Deps struct {
 	// Refreshed is told a status whose state did not change, in order with
 	// Changed.
 	Refreshed func(plugin.Status)
+	// Reloaded is told each reload once it is over, in order with Changed. It may be
+	// nil.
+	Reloaded func(plugin string, r plugin.Reload)
 	// Forget drops what is kept of an instance that was replaced or deleted.
 	Forget func(plugin, instance string)
 	// Host makes the way back into the core for one plugin.
@@ -128,11 +144,13 @@ type Deps struct {
 	Log      *slog.Logger
 }
 
-// Plugin supervises one plugin. All its methods may be called at once; Run only
-// once.
+// Plugin supervises one instance of a plugin. All its methods may be called at once;
+// Run only once.
 type Plugin struct {
 	name string
 	deps *Deps
+	pool *Pool
+	quit context.CancelCauseFunc // ends Run; nil before it began, and for the first of a pool; the pool's
 
 	want atomic.Pointer[Want] // set under mu
 
@@ -141,67 +159,74 @@ type Plugin struct {
 	mu       sync.Mutex
 	status   plugin.Status
 	health   health // of the instance that runs
+	serving  string // Want.Launch of the instance that runs, or is launched in this phase
 	streams  []*stream
 	endPhase context.CancelFunc
-	changed  chan struct{}   // closed at the next change; nil while nobody waits
-	over     <-chan struct{} // closed when Run shall end; nil before it began
 
 	living   atomic.Pointer[living]
 	inFlight atomic.Int64
-	waiting  atomic.Int64
-	draining atomic.Bool
-	idle     chan struct{} // told when draining has nothing left in flight
+	follow   chan struct{} // told when the instance that runs is to be followed by another
 
 	attempts attempts // owned by Run
 	earlier  *Found   // to be adopted; owned by Run
 	left     bool     // the instance was left running; owned by Run
 	asked    *call    // the last question for availability; owned by Run
+	relieved *relief  // the end of the instance before the one that runs; owned by Run
 
 	strays sync.WaitGroup // calls that were given up, and what waits for them
 	lost   atomic.Int32   // instances that strays may still have
 }
 
-// New makes the supervisor of a plugin; Run sets it going.
-func New(deps *Deps, want Want) *Plugin {
-	p := &Plugin{name: want.Manifest.Metadata.Name, deps: deps, idle: make(chan struct{}, 1)}
+func newPlugin(pool *Pool, want Want) *Plugin {
+	p := &Plugin{name: want.Manifest.Metadata.Name, deps: pool.deps, pool: pool, follow: make(chan struct{}, 1)}
 	p.status = plugin.Status{Plugin: p.name, Instance: p.name, State: plugin.Pending, Since: time.Now()}
 	p.takeOver(&want)
 	p.concludeLocked() // nobody else has it yet
 	return p
 }
 
-// Expect gives the plugin the instance that an earlier daemon left of it. It is for
+// expect gives the plugin the instance that an earlier daemon left of it. It is for
 // before Run.
-func (p *Plugin) Expect(f *Found) { p.earlier = f }
+func (p *Plugin) expect(f *Found) { p.earlier = f }
 
-// takeOver makes a wish the present one. The caller holds mu, or is New.
+// takeOver makes a wish the present one. The caller holds mu, or is newPlugin.
 func (p *Plugin) takeOver(want *Want) {
 	p.want.Store(want)
 	p.status.Adapter = want.Manifest.Spec.Adapter
 }
 
-// Set tells how the plugin is wanted from now on. It does not wait.
-func (p *Plugin) Set(want Want) {
+// set tells how the plugin is wanted from now on. It does not wait.
+func (p *Plugin) set(want Want) {
 	if p.take(&want) {
 		p.refresh(func(s *plugin.Status) { s.Generation = want.Generation }) // what runs is of this one, too
 	}
 }
 
-// take adopts a wish and ends the phase that it contradicts. It returns true when
-// the phase goes on with it.
+// take adopts a wish, and ends the phase that it contradicts or has the instance
+// followed by another. It returns true when the phase goes on with it.
 func (p *Plugin) take(want *Want) (goesOn bool) {
+	canFollow := p.canFollow(want)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.want.Load()
 	p.takeOver(want)
-	contradicts := want.Launch != before.Launch || want.Desired != before.Desired || want.Fault != before.Fault
-	if want.Generation == before.Generation && !contradicts {
+	another := want.Launch != p.serving
+	news := want.Generation != before.Generation || want.Launch != before.Launch
+	switch state := p.status.State; {
+	case want.Desired != before.Desired, want.Fault != before.Fault:
+	case !news:
 		return false
-	}
-	if state := p.status.State; !contradicts && state != plugin.Failed && state != plugin.Backoff {
+	case another && canFollow && (state == plugin.Running || state == plugin.Degraded):
+		select {
+		case p.follow <- struct{}{}:
+		default: // it is told already
+		}
+		return false
+	case another, state == plugin.Failed, state == plugin.Backoff: // what failed may work as it is wanted now
+	default:
 		return true
 	}
-	if p.endPhase != nil { // what failed may work as it is wanted now
+	if p.endPhase != nil {
 		p.endPhase()
 	}
 	return false
@@ -237,9 +262,6 @@ func (p *Plugin) statusLocked() plugin.Status {
 // returns once everything of it is gone.
 func (p *Plugin) Run(ctx context.Context) {
 	defer p.strays.Wait()
-	p.mu.Lock()
-	p.over = ctx.Done()
-	p.mu.Unlock()
 	for ctx.Err() == nil || p.earlier != nil && !p.earlier.asked {
 		p.phase(ctx)
 	}
@@ -258,11 +280,11 @@ func (p *Plugin) phase(ctx context.Context) {
 	p.mu.Lock()
 	p.endPhase = end
 	want := p.want.Load()
-	p.status.Generation = want.Generation
+	p.status.Generation, p.serving = want.Generation, want.Launch
 	p.mu.Unlock()
 	p.attempts.are(want)
 	switch {
-	case p.earlier != nil && !p.earlier.servesAs(want):
+	case p.earlier != nil && !p.mayAdopt(want):
 		p.retire(phase, end, want)
 	case want.Fault != "":
 		p.refuse(phase, want)
@@ -270,6 +292,8 @@ func (p *Plugin) phase(ctx context.Context) {
 		p.rest(phase)
 	case want.Manifest.Spec.Mode == plugin.Job:
 		p.offerRuns(phase, want)
+	case want.Manifest.Spec.Start == plugin.Lazy && p.earlier == nil && p.pool.news.asleep() != nil:
+		p.doze(phase)
 	default:
 		p.live(phase, want)
 	}
@@ -282,6 +306,20 @@ func (p *Plugin) rest(phase context.Context) {
 	}
 	p.attempts.forget()
 	<-phase.Done()
+}
+
+// doze leaves the plugin asleep until its first call, or until the phase ends.
+func (p *Plugin) doze(phase context.Context) {
+	why := because(plugin.ReasonLazy, "it starts at its first call (spec.start)")
+	if p.state() == plugin.Pending {
+		p.refresh(why)
+	} else {
+		p.to(lifecycle.Doze, why)
+	}
+	select {
+	case <-p.pool.news.asleep():
+	case <-phase.Done():
+	}
 }
 
 // refuse keeps a plugin failed whose stored manifest is not accepted.
@@ -315,19 +353,16 @@ func (p *Plugin) to(cause lifecycle.Cause, edit func(*plugin.Status)) {
 	}
 	p.status.State, p.status.Since = next, time.Now()
 	p.status.Reason, p.status.Message, p.status.RetryAt = "", "", nil
-	if next == plugin.Starting {
-		p.health = health{}
+	if next == plugin.Starting || cause == lifecycle.Reload {
+		p.health = health{} // of another instance
 	}
 	if edit != nil {
 		edit(&p.status)
 	}
 	p.concludeLocked()
 	change := plugin.StateChange{From: from, To: next, Cause: string(cause), Status: p.statusLocked()}
-	if p.changed != nil {
-		close(p.changed)
-		p.changed = nil
-	}
 	p.mu.Unlock()
+	p.pool.news.tell()
 	p.told = change.Status.Instance
 	p.deps.Changed(change)
 }
@@ -343,15 +378,4 @@ func (p *Plugin) refresh(edit func(*plugin.Status)) {
 	p.mu.Unlock()
 	p.told = status.Instance
 	p.deps.Refreshed(status)
-}
-
-// nextChange returns a channel that is closed when the state changes next, one
-// that is closed when there will be no next life, and the status now.
-func (p *Plugin) nextChange() (changed, over <-chan struct{}, status plugin.Status) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.changed == nil {
-		p.changed = make(chan struct{})
-	}
-	return p.changed, p.over, p.status
 }

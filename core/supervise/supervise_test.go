@@ -180,7 +180,9 @@ func TestLaunch_failures(t *testing.T) {
 func TestAdapterDown_isNotThePluginsFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var up atomic.Bool
+		away := make(chan struct{})
 		w := newWorld(t, `{"fake":{},"restart":{"budget":{"failures":2}}}`, func(context.Context, plugin.Launch, *instance) error {
+			<-away
 			if !up.Load() {
 				return plugin.ErrUnavailable
 			}
@@ -188,6 +190,7 @@ func TestAdapterDown_isNotThePluginsFault(t *testing.T) {
 		})
 		down := errors.New("no engine answers")
 		w.adapter.down.Store(&down)
+		close(away)
 		for range 20 {
 			w.see(plugin.Starting)
 			if c := w.see(plugin.Backoff); c.Status.Reason != "AdapterUnavailable" {

@@ -110,9 +110,9 @@ func (noLog) Match(*regexp.Regexp) (func() bool, func()) {
 func (noLog) Close() {}
 func (noLog) Leave() {}
 
-type lookup struct{ p *supervise.Plugin }
+type lookup struct{ p *supervise.Pool }
 
-func (l lookup) Lookup(name string) (*supervise.Plugin, bool) { return l.p, name == "p" }
+func (l lookup) Lookup(name string) (*supervise.Pool, bool) { return l.p, name == "p" }
 
 // house is REST, dispatch and one plugin "p".
 type house struct {

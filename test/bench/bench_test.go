@@ -38,7 +38,8 @@ func TestMain(m *testing.M) {
 func build(dir string) error {
 	for to, from := range map[string]string{
 		"patchbay": "cmd/patchbay", "plugins/goplugin-netrpc": "test/plugins/goplugin/netrpc", "plugins/goplugin-grpc": "test/plugins/goplugin/grpc",
-		"plugins/portable": "test/plugins/portable", "plugins/provider": "test/plugins/provider",
+		"plugins/goplugin-shapes": "test/plugins/goplugin/shapes",
+		"plugins/portable":        "test/plugins/portable", "plugins/provider": "test/plugins/provider",
 	} {
 		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, to), "../../"+from)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -20,6 +20,7 @@ import (
 // The parts that this command plays in processes of their own; argv[1] names them.
 const (
 	echoServer = "bench:echo-server" // the bare counterpart of an invocation by REST
+	callServer = "bench:call-server" // TRANSPORT PLUGIN FOLDER: the same of one that calls a go-plugin
 	logWriter  = "bench:log-writer"  // N LINE: writes that line N times, each with its own write(2)
 	privateTmp = "bench:private-tmp" // DIR PROGRAM ARG...: executes it with DIR as /tmp
 )
@@ -33,6 +34,8 @@ func child() {
 	switch part, args := os.Args[1], os.Args[2:]; {
 	case part == echoServer:
 		err = serveEcho()
+	case part == callServer && len(args) == 3:
+		err = serveCalls(args[0], args[1], args[2])
 	case part == logWriter && len(args) == 2:
 		err = writeLines(args[0], args[1])
 	case part == privateTmp && len(args) > 1:
@@ -84,9 +87,10 @@ func serveEcho() error {
 	return http.Serve(l, e)
 }
 
-// startEcho runs serveEcho in a process of its own until ctx ends.
-func startEcho(ctx context.Context) (addr string, pid int, err error) {
-	cmd := part(ctx, echoServer)
+// startServer runs a server in a process of its own until ctx ends, and returns the
+// line that it prints.
+func startServer(ctx context.Context, args ...string) (said string, pid int, err error) {
+	cmd := part(ctx, args...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return "", 0, err

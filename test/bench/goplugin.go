@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -46,6 +47,7 @@ spec:
     command: [%s]
     handshake: {key: PATCHBAY_TINY, value: 3f2c, versions: [1]}
     transport: grpc
+  restart: {backoff: {min: 1ms, max: 10ms}, budget: {failures: -1}}
 `
 
 // text is the plugin's own type of arguments and answers.
@@ -77,13 +79,19 @@ func (grpcStub) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, c *grpc.Cl
 
 // bareGoPlugin starts a plugin as a host with go-plugin's library does.
 func bareGoPlugin(command string, stub goplugin.Plugin) (dispensed any, pid int, end func(), err error) {
+	return bareDispensed(command, tiny.Name, stub)
+}
+
+func bareDispensed(command, name string, stub goplugin.Plugin) (dispensed any, pid int, end func(), err error) {
+	cmd := exec.Command(command)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // with us, if we are killed
 	c := goplugin.NewClient(&goplugin.ClientConfig{
-		HandshakeConfig: tiny.Handshake(), Plugins: goplugin.PluginSet{tiny.Name: stub}, Cmd: exec.Command(command),
+		HandshakeConfig: tiny.Handshake(), Plugins: goplugin.PluginSet{name: stub}, Cmd: cmd,
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolNetRPC, goplugin.ProtocolGRPC}, Logger: hclog.NewNullLogger(),
 	})
 	protocol, err := c.Client()
 	if err == nil {
-		dispensed, err = protocol.Dispense(tiny.Name)
+		dispensed, err = protocol.Dispense(name)
 	}
 	if err != nil {
 		c.Kill()
@@ -137,20 +145,8 @@ func echoed(err error, got, want string) error {
 // throughDispatch compares an invocation of a process plugin through a house with
 // a bare side. Processor time is that of both ends.
 func (h *harness) throughDispatch(ctx context.Context, name, manifest string, in plugin.Invocation, bare side) ([]row, error) {
-	o, err := h.newHouse(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer o.end()
-	if err := o.apply(ctx, manifest); err != nil {
-		return nil, err
-	}
-	pid, err := strconv.Atoi(o.fact(name, "pid"))
-	if err != nil {
-		return nil, fmt.Errorf("pid of %s: %w", name, err)
-	}
 	in.Plugin = name
-	c, err := h.compare(ctx, o.calls([]int{self, pid}, in), bare, cpuMicros)
+	c, err := h.dispatched(ctx, manifest, in, bare)
 	if err != nil {
 		return nil, err
 	}
@@ -158,4 +154,21 @@ func (h *harness) throughDispatch(ctx context.Context, name, manifest string, in
 		c.row(name+" invoke cpu", "us/call", cpuMicros, atMost(1.10)),
 		c.row(name+" invoke rate", "calls/s", rate, bar{}),
 	}, nil
+}
+
+// dispatched measures both.
+func (h *harness) dispatched(ctx context.Context, manifest string, in plugin.Invocation, bare side) (comparison, error) {
+	o, err := h.newHouse(ctx, in.Plugin)
+	if err != nil {
+		return comparison{}, err
+	}
+	defer o.end()
+	if err := o.apply(ctx, manifest); err != nil {
+		return comparison{}, err
+	}
+	pid, err := strconv.Atoi(o.fact(in.Plugin, "pid"))
+	if err != nil {
+		return comparison{}, fmt.Errorf("pid of %s: %w", in.Plugin, err)
+	}
+	return h.compare(ctx, o.calls([]int{self, pid}, in), bare, cpuMicros)
 }

@@ -77,8 +77,8 @@ func (c *keptConn) head() (length int, err error) {
 }
 
 // requests is a side that sends a request over a connection for each caller. Its
-// processor time is the server's.
-func requests(ctx context.Context, addr string, request []byte, server int) (s side, end func(), err error) {
+// processor time is that of the pids.
+func requests(ctx context.Context, addr string, request []byte, pids ...int) (s side, end func(), err error) {
 	var conns []*keptConn
 	end = func() {
 		for _, c := range conns {
@@ -93,7 +93,7 @@ func requests(ctx context.Context, addr string, request []byte, server int) (s s
 		}
 		conns = append(conns, c)
 	}
-	return calls(callers, []int{server}, func(_ context.Context, caller int) error {
+	return calls(callers, pids, func(_ context.Context, caller int) error {
 		return conns[caller].exchange(request)
 	}), end, nil
 }

@@ -139,8 +139,10 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{"rest-starlark", "no-op Starlark through REST, against an echo handler of the same shape", restStarlark},
 		{"rest-observed", "the same with events, metrics and access log on, against all of them off", restObserved},
+		{"rest-goplugin", "net/rpc and gRPC plugin through REST, against an echo handler that makes the same call", restGoPlugin},
 		{"goplugin-netrpc", "net/rpc call through dispatch, against hashicorp/go-plugin's client", goPluginNetRPC},
 		{"goplugin-grpc", "gRPC call through dispatch, against go-plugin's and grpc-go's client", goPluginGRPC},
+		{"goplugin-described", "net/rpc call of nested types with JSON in and out by description, against a host that has the types", goPluginDescribed},
 		{"portable", "function call through dispatch, against mangos", portableFunction},
 		{"provider", "action through dispatch, against net/http on the same kind of socket", providerAction},
 		{"starlark", "call through dispatch with JSON in and out, against bare starlark.Call", starlarkCall},

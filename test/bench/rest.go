@@ -50,7 +50,7 @@ func restStarlark(ctx context.Context, h *harness) ([]row, error) {
 		return nil, err
 	}
 	defer end()
-	addr, pid, err := startEcho(ctx)
+	addr, pid, err := startServer(ctx, echoServer)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -73,17 +75,24 @@ func (a appender) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Host is a plugin.Host that remembers what is emitted, permits everything and
-// knows no other plugin.
+// Host is a plugin.Host that remembers what is emitted and what is kept, permits
+// everything and knows no other plugin.
 type Host struct {
 	mu     sync.Mutex
 	events []plugin.Event
+	values values
+	// Answer is whoever listens on the bus; nil: nobody does.
+	Answer func(ctx context.Context, name string, data []byte) ([]byte, error)
 }
 
-var _ plugin.Host = (*Host)(nil)
+var (
+	_ plugin.Host      = (*Host)(nil)
+	_ plugin.Keeper    = (*Host)(nil)
+	_ plugin.Requester = (*Host)(nil)
+)
 
 // NewHost returns a Host that has heard nothing yet.
-func NewHost() *Host { return &Host{} }
+func NewHost() *Host { return &Host{values: values{all: map[string][]byte{}}} }
 
 // Emit remembers the event.
 func (h *Host) Emit(_ context.Context, e plugin.Event) error {
@@ -110,6 +119,60 @@ func (h *Host) Events() []plugin.Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return append([]plugin.Event(nil), h.events...)
+}
+
+// Values are kept in memory.
+func (h *Host) Values() plugin.Values { return &h.values }
+
+// Request asks Answer.
+func (h *Host) Request(ctx context.Context, name string, data []byte) ([]byte, error) {
+	if h.Answer == nil {
+		return nil, fmt.Errorf("%s: %w: nobody listens", name, plugin.ErrUnavailable)
+	}
+	return h.Answer(ctx, name, data)
+}
+
+// values are plugin.Values without their bounds.
+type values struct {
+	mu  sync.Mutex
+	all map[string][]byte
+}
+
+func (v *values) Get(_ context.Context, key string) ([]byte, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	value, ok := v.all[key]
+	if !ok {
+		return nil, fmt.Errorf("key %q: %w", key, plugin.ErrNotFound)
+	}
+	return value, nil
+}
+
+func (v *values) Put(_ context.Context, key string, value []byte) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.all[key] = bytes.Clone(value)
+	return nil
+}
+
+func (v *values) Delete(_ context.Context, key string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.all, key)
+	return nil
+}
+
+func (v *values) List(_ context.Context, prefix string) ([]string, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var keys []string
+	for key := range v.all {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys, nil
 }
 
 // markName is the variable of every launch by which its processes are found.

@@ -44,6 +44,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"rest":       cmdRest,
 		"subscribe":  cmdSubscribe,
 		"request":    cmdRequest,
+		"talk":       cmdTalk,
 		"idle":       cmdIdle,
 		"expand":     cmdExpand,
 		"ready":      cmdReady,

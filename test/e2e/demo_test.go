@@ -85,6 +85,8 @@ var answers = map[string]string{
 	`patchbay invoke provider-demo echo --data '{"hello": "world"}'`:           `{"hello":"world"}`,
 	`patchbay invoke greeter greet --data '{"name": "Ada", "language": "fr"}'`: `{"greeting":"Bonjour, Ada!","language":"fr"}`,
 	`patchbay invoke dice fair --data '[1, 6, 3, 3, 2, 5, 4]'`:                 `{"faces":{"1":1,"6":1,"3":2,"2":1,"5":1,"4":1},"fair":true}`,
+
+	`patchbay invoke shapes-netrpc Area --data '{"Shapes": [{"@type": "main.Circle", "value": {"Radius": 2}}]}'`: `{"Area":12,"Largest":{"@type":"main.Circle","value":{"Radius":2}}}`,
 }
 
 func checkDemo(t *testing.T, text string) {

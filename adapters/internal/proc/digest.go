@@ -20,6 +20,7 @@ const digestPrefix = "sha256:"
 // notices that.
 type pinned struct {
 	file   *os.File
+	digest string
 	script bool // begins with #!
 	before syscall.Stat_t
 }
@@ -38,7 +39,7 @@ func pin(path, digest string) (_ *pinned, err error) {
 			_ = file.Close()
 		}
 	}()
-	p := &pinned{file: file}
+	p := &pinned{file: file, digest: digestPrefix + strings.ToLower(want)}
 	if p.before, err = p.stat(); err != nil {
 		return nil, fmt.Errorf("digest: %w: %w", plugin.ErrInvalid, err)
 	}
@@ -46,7 +47,7 @@ func pin(path, digest string) (_ *pinned, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("digest: %w: %w", plugin.ErrUnavailable, err)
 	}
-	if !strings.EqualFold(got, digestPrefix+want) {
+	if got != p.digest {
 		return nil, fmt.Errorf("digest: %w: %s has %s, not %s", plugin.ErrInvalid, path, got, digest)
 	}
 	var magic [2]byte
@@ -69,13 +70,22 @@ func (p *pinned) stat() (st syscall.Stat_t, err error) {
 	return st, err
 }
 
-// unchanged fails when the file was written to since it was hashed.
+// unchanged fails when the file was written to since it was hashed. The time of the
+// write can be put back, that of the change of the inode cannot; but a new name or
+// mode is such a change, too, and then the file is hashed again.
 func (p *pinned) unchanged() error {
 	now, err := p.stat()
 	if err != nil {
 		return fmt.Errorf("digest: %w: %w", plugin.ErrUnavailable, err)
 	}
-	if now.Size != p.before.Size || now.Mtim != p.before.Mtim {
+	if now.Size == p.before.Size && now.Ctim == p.before.Ctim {
+		return nil
+	}
+	got, err := hash(io.NewSectionReader(p.file, 0, now.Size))
+	if err != nil {
+		return fmt.Errorf("digest: %w: %w", plugin.ErrUnavailable, err)
+	}
+	if got != p.digest || now.Size != p.before.Size || now.Mtim != p.before.Mtim {
 		return fmt.Errorf("digest: %w: the file was written to while it was being started", plugin.ErrInvalid)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
@@ -93,6 +94,36 @@ func TestDigest_writtenBetween(t *testing.T) {
 		t.Errorf("untouched: %v", err)
 	}
 	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 9; # longer\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.unchanged(); !errors.Is(err, plugin.ErrInvalid) {
+		t.Errorf("written to: got %v, want invalid", err)
+	}
+}
+
+// TestDigest_timePutBack: of a write that wants to be overlooked.
+func TestDigest_timePutBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 0\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	x, err := pin(path, digestOf(t, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.file.Close()
+	if err := os.Chmod(path, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.unchanged(); err != nil {
+		t.Errorf("another mode: %v", err)
+	}
+	info, err := x.file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(os.Chmod(path, 0o700), os.WriteFile(path, []byte("#!/bin/sh\nexit 9\n"), 0o700), os.Chtimes(path, time.Time{}, info.ModTime()))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := x.unchanged(); !errors.Is(err, plugin.ErrInvalid) {

@@ -18,18 +18,28 @@ import (
 // instance left (a user has 128 by default); a handshake is not delayed much.
 const followPace = 10 * time.Millisecond
 
-// Follow reads the lines of a growing file from its start and hands each to line,
+// A Tail is a file that grows, and where in it to begin: behind what earlier
+// processes have printed.
+type Tail struct {
+	Path string
+	From int64
+}
+
+// Follow reads the lines of a growing file and hands each to line,
 // without its newline; the bytes are valid during the call. It returns nil when
 // line returns false, or when stop is closed and everything written before has
 // been read, an unfinished last line included; and ctx's error when that ends
 // first. A line is cut at plugin.LogLineBytesMax and its rest skipped.
-func Follow(ctx context.Context, path string, stop <-chan struct{}, line func([]byte) bool) error {
-	file, err := os.Open(path)
+func Follow(ctx context.Context, of Tail, stop <-chan struct{}, line func([]byte) bool) error {
+	file, err := os.Open(of.Path)
 	if err != nil {
 		return fmt.Errorf("follow: %w", err)
 	}
 	defer func() { _ = file.Close() }()
-	w, err := watchFile(path)
+	if _, err := file.Seek(of.From, io.SeekStart); err != nil {
+		return fmt.Errorf("follow: %w", err)
+	}
+	w, err := watchFile(of.Path)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ func followed(t *testing.T, ctx context.Context, stop <-chan struct{}) (file *os
 	t.Cleanup(func() { _ = file.Close() })
 	lines, ended = make(chan string), make(chan error, 1)
 	go func() {
-		ended <- Follow(ctx, file.Name(), stop, func(line []byte) bool {
+		ended <- Follow(ctx, Tail{Path: file.Name()}, stop, func(line []byte) bool {
 			lines <- string(line)
 			return string(line) != "enough"
 		})
@@ -99,7 +99,7 @@ func TestFollow_contextEnds(t *testing.T) {
 }
 
 func TestFollow_noSuchFile(t *testing.T) {
-	err := Follow(testContext(t), filepath.Join(t.TempDir(), "none"), nil, func([]byte) bool { return true })
+	err := Follow(testContext(t), Tail{Path: filepath.Join(t.TempDir(), "none")}, nil, func([]byte) bool { return true })
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
@@ -132,4 +132,22 @@ func FuzzCutter(f *testing.F) {
 			t.Fatalf("got %q, want %q", got, want)
 		}
 	})
+}
+
+// TestFollow_behindEarlier: what an earlier process printed is not read again.
+func TestFollow_behindEarlier(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	if err := os.WriteFile(path, []byte("old\nnew\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	close(stop)
+	var got []string
+	err := Follow(testContext(t), Tail{path, 4}, stop, func(line []byte) bool {
+		got = append(got, string(line))
+		return true
+	})
+	if err != nil || len(got) != 1 || got[0] != "new" {
+		t.Errorf("got %q, %v", got, err)
+	}
 }

@@ -67,6 +67,29 @@ func (p *Process) hashed(ctx context.Context) string {
 	}
 }
 
+// Digest returns the digest of what the process executes, for Spec.Digest of another
+// start of path. ErrConflict: path is something else now, or a script, whose process
+// executes its interpreter.
+func (p *Process) Digest(path string) (string, error) {
+	p.mu.Lock() // while the pid is surely its own
+	defer p.mu.Unlock()
+	if p.reaped {
+		return "", fmt.Errorf("digest: %w: process %d has ended", plugin.ErrUnavailable, p.pid)
+	}
+	running, err := executables().digest(p.pid)
+	if err != nil {
+		return "", fmt.Errorf("digest: %w: %w", plugin.ErrUnavailable, err)
+	}
+	there, err := executables().ofFile(path)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("digest: %w: what runs is gone: %w", plugin.ErrConflict, err)
+	case there != running:
+		return "", fmt.Errorf("digest: %w: %s is %s, and what runs is %s; reload it, or name spec.digest", plugin.ErrConflict, path, there, running)
+	}
+	return running, nil
+}
+
 func bootID() (string, error) {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -219,7 +242,12 @@ var executables = sync.OnceValue(func() *digestCache { return &digestCache{known
 // digest returns the digest of what a process executes, also if the file's name
 // has been removed or replaced.
 func (c *digestCache) digest(pid int) (string, error) {
-	file, err := os.Open(fmt.Sprintf("/proc/%d/exe", pid))
+	return c.ofFile(fmt.Sprintf("/proc/%d/exe", pid))
+}
+
+// ofFile returns the digest of a file.
+func (c *digestCache) ofFile(path string) (string, error) {
+	file, err := os.Open(path)
 	if err != nil {
 		return "", err
 	}

@@ -165,7 +165,7 @@ func start(t *testing.T, role string, change func(*Spec)) (*Process, string) {
 func lines(t *testing.T, p *Process, path string, n int) []string {
 	t.Helper()
 	var got []string
-	err := Follow(testContext(t), path, p.Done(), func(line []byte) bool {
+	err := Follow(testContext(t), Tail{Path: path}, p.Done(), func(line []byte) bool {
 		got = append(got, string(line))
 		return len(got) < n
 	})

@@ -86,7 +86,7 @@ func NewProblem(code, detail string) Problem {
 func ProblemOf(err error) Problem {
 	if refusal, ok := errors.AsType[*plugin.Refusal](err); ok {
 		p := NewProblem(CodeRefusal, refusal.Message)
-		p.Refusal = refusal
+		p.Refusal, p.Status = refusal, refusal.HTTP()
 		return p
 	}
 	p := NewProblem(codeOf(err), err.Error())

@@ -28,6 +28,14 @@ const (
 	InvocationHeader = "Patchbay-Invocation"
 	// MetadataPrefix begins headers that travel to the plugin as metadata.
 	MetadataPrefix = "Patchbay-Meta-"
+	// WantMetadataHeader asks for metadata that the plugin sends beside its answer: keys
+	// with commas between, or *. It comes as headers of the answer, and behind an
+	// answer in parts as trailers.
+	WantMetadataHeader = "Patchbay-Want-Metadata"
+	// OutcomeTrailer follows every stream: ok, or the code of the problem in it.
+	OutcomeTrailer = "Patchbay-Outcome"
+	// OutcomeOK is its value when nothing went wrong.
+	OutcomeOK = "ok"
 )
 
 // The names of the SSE events besides the default one.
@@ -59,6 +67,11 @@ type PluginList struct {
 	Items []plugin.Resource `json:"items"`
 	// Continue asks for the next page; absent on the last.
 	Continue string `json:"continue,omitempty" doc:"Give it as continue to get the next page; absent on the last."`
+}
+
+// RevisionList is what was applied to a plugin.
+type RevisionList struct {
+	Items []plugin.Revision `json:"items"` // newest first
 }
 
 // OperationList is what a plugin offers.

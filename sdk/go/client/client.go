@@ -185,6 +185,9 @@ type request struct {
 	query  url.Values
 	header http.Header
 	body   []byte
+	parts  *parts // instead of body
+	// told, when set, sees the headers of any answer.
+	told func(http.Header)
 	// also is a status that is an answer and not a problem.
 	also int
 }
@@ -203,7 +206,11 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	if len(r.query) > 0 {
 		target += "?" + r.query.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, r.method, target, bytes.NewReader(r.body))
+	var body io.Reader = bytes.NewReader(r.body)
+	if r.parts != nil {
+		body = r.parts
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, target, body)
 	if err != nil {
 		return nil, fmt.Errorf("request: %w: %w", plugin.ErrInvalid, err)
 	}
@@ -216,6 +223,9 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	response, err := c.http.Do(req)
 	if err != nil {
 		return nil, broken(ctx, err)
+	}
+	if r.told != nil {
+		r.told(response.Header)
 	}
 	if response.StatusCode >= http.StatusBadRequest && response.StatusCode != r.also {
 		defer response.Body.Close()

@@ -61,6 +61,9 @@ func (g Goal) Deleted() bool { return g.text == goalDeleted }
 // by itself.
 func (g Goal) Met(r plugin.Resource) (bool, error) {
 	s := r.Status
+	if err := notFollowed(r); err != nil && s.Generation != r.Generation && !g.Deleted() {
+		return false, err
+	}
 	if s.State == "" || s.Generation != r.Generation && s.State != plugin.Stopped {
 		return false, nil // it is still on its way to what was applied
 	}
@@ -81,6 +84,8 @@ func (g Goal) Met(r plugin.Resource) (bool, error) {
 // settled reports a state that only somebody's wish changes.
 func settled(r plugin.Resource) bool {
 	switch r.Status.State {
+	case plugin.Pending:
+		return r.Status.Asleep() // or a call
 	case plugin.Failed, plugin.Finished:
 		return r.Desired != plugin.DesiredStopped
 	case plugin.Stopped:

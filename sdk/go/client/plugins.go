@@ -129,6 +129,12 @@ func (c *Client) Restart(ctx context.Context, name string) (plugin.Resource, err
 	return call[plugin.Resource](ctx, c, request{method: "POST", path: pluginPath(name, "restart")})
 }
 
+// Reload has a new instance take the place of the running one, which goes on when
+// the new one does not answer. It does not wait for it; Wait with IsReloaded does.
+func (c *Client) Reload(ctx context.Context, name string) (plugin.Resource, error) {
+	return call[plugin.Resource](ctx, c, request{method: "POST", path: pluginPath(name, "reload")})
+}
+
 // Operations lists what the plugin offers.
 func (c *Client) Operations(ctx context.Context, name string) ([]plugin.Operation, error) {
 	list, err := call[wire.OperationList](ctx, c, request{method: "GET", path: pluginPath(name, "operations")})

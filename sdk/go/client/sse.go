@@ -74,6 +74,10 @@ func (s *sse) next() (message, error) {
 	}
 }
 
+// rest reads to the end, behind which are the trailers: nothing comes after a stream's
+// last message.
+func (s *sse) rest() { _, _ = io.CopyN(io.Discard, s.from, 1) }
+
 // line returns the next line without its end. It is valid until the next call.
 func (s *sse) line() ([]byte, error) {
 	line, err := s.from.ReadSlice('\n')

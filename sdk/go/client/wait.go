@@ -89,10 +89,13 @@ func Why(s plugin.Status) string {
 }
 
 // IsRunning is for Wait after Start and Apply: the plugin's present generation
-// answers, or ended with success.
+// answers, ended with success, or starts at its first call.
 func IsRunning(r plugin.Resource) (bool, error) {
 	if r.Status.Generation != r.Generation {
-		return false, nil
+		return false, notFollowed(r)
+	}
+	if r.Status.Asleep() {
+		return true, nil
 	}
 	switch r.Status.State {
 	case plugin.Running, plugin.Finished:
@@ -121,4 +124,41 @@ func IsReplaced(before plugin.Status) func(plugin.Resource) (bool, error) {
 		}
 		return IsRunning(r)
 	}
+}
+
+// IsReloaded is for Wait after Reload: a new instance has the calls, and the old one
+// is gone.
+func IsReloaded(before plugin.Status) func(plugin.Resource) (bool, error) {
+	return func(r plugin.Resource) (bool, error) {
+		last := r.Status.LastReload
+		switch {
+		case last == nil: // another daemon runs it now: it has begun or ended what there was
+			return IsReplaced(before)(r)
+		case before.LastReload != nil && !last.At.After(before.LastReload.At):
+			return false, nil // not this one
+		case last.Outcome == plugin.ReloadDone:
+			return true, nil
+		case last.Outcome == plugin.ReloadFailed, last.Outcome == plugin.ReloadCanceled:
+			return false, endedReload(r)
+		}
+		return false, nil
+	}
+}
+
+// notFollowed is the error of a plugin whose newest generation did not come up beside
+// the old one, which goes on.
+func notFollowed(r plugin.Resource) error {
+	last := r.Status.LastReload
+	if last == nil || last.Outcome != plugin.ReloadFailed || last.Generation != r.Generation {
+		return nil
+	}
+	return endedReload(r)
+}
+
+func endedReload(r plugin.Resource) error {
+	last := r.Status.LastReload
+	if last.Outcome == plugin.ReloadFailed {
+		return fmt.Errorf("%s: %w: the old instance goes on; the new one: %s", r.Metadata.Name, plugin.ErrUnavailable, last.Message)
+	}
+	return fmt.Errorf("%s: %w: the reload was called off: %s", r.Metadata.Name, plugin.ErrUnavailable, last.Message)
 }

@@ -44,9 +44,17 @@ const (
 	// fieldsMax bounds the fields of one described struct, so that which of
 	// them arrived fits in a small set.
 	fieldsMax = 256
-	// weightMax bounds the fields of a struct together with the structs directly in
-	// it: all of them are written out when an answer's zero value is filled in.
+	// weightMax bounds the fields of a struct together with the structs and arrays
+	// directly in it: all are written out when an answer's zero value is filled in.
 	weightMax = 4096
+	// typeBytesMax bounds the definitions of one stream together, which are kept
+	// as long as it lives: Reva's largest plugin sends about 2 KiB.
+	typeBytesMax = 1 << 20
+	// shapesMax bounds the named types of one description.
+	shapesMax = 1000
+	// bigBytesMax is the largest number of math/big that is written as digits:
+	// converting takes time by the square.
+	bigBytesMax = 1 << 10
 	// nameBytesMax is encoding/gob's own limit for the name of a type inside an
 	// interface.
 	nameBytesMax = 1024

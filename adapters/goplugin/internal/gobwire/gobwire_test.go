@@ -45,7 +45,7 @@ var shapes = map[string]Shape{
 
 func table(t testing.TB) *Table {
 	t.Helper()
-	tab, err := NewTable(shapes)
+	tab, err := NewTable(shapes, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func TestReader_readsGob(t *testing.T) {
 			if tt.typ != "" {
 				typ = describe(t, tab, tt.typ)
 			}
-			r := NewReader(bytes.NewReader(stream(t, tt.in, "next", tt.in)), 1<<20)
+			r := NewReader(bytes.NewReader(stream(t, tt.in, "next", tt.in)), tab, 1<<20)
 			got, err := r.JSON(nil, typ)
 			if err != nil {
 				t.Fatal(err)
@@ -242,7 +242,7 @@ func TestReader_readsGob(t *testing.T) {
 func (u user) wrap() any { return &u }
 
 func TestReader_header(t *testing.T) {
-	r := NewReader(bytes.NewReader(stream(t, rpc.Response{ServiceMethod: "A.B", Seq: 7, Error: "no"}, struct{}{}, rpc.Response{Seq: 8}, 5)), 1000)
+	r := NewReader(bytes.NewReader(stream(t, rpc.Response{ServiceMethod: "A.B", Seq: 7, Error: "no"}, struct{}{}, rpc.Response{Seq: 8}, 5)), table(t), 1000)
 	h, err := r.Header()
 	if err != nil || h != (Header{"A.B", 7, "no"}) {
 		t.Fatalf("got %+v, %v", h, err)
@@ -259,24 +259,24 @@ func TestReader_header(t *testing.T) {
 }
 
 func TestReader_limits(t *testing.T) {
-	if _, err := NewReader(bytes.NewReader(stream(t, strings.Repeat("x", 2000))), 1000).JSON(nil, nil); !errors.Is(err, ErrTooLarge) {
+	tab := table(t)
+	if _, err := NewReader(bytes.NewReader(stream(t, strings.Repeat("x", 2000))), tab, 1000).JSON(nil, nil); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a long text: got %v", err)
 	}
 	// A million empty structs are a megabyte on the wire, and hundreds of JSON.
-	tab := table(t)
 	many := stream(t, make([]user, 100_000))
-	if _, err := NewReader(bytes.NewReader(many), 1<<20).JSON(nil, describe(t, tab, "[]User")); !errors.Is(err, ErrTooLarge) {
+	if _, err := NewReader(bytes.NewReader(many), tab, 1<<20).JSON(nil, describe(t, tab, "[]User")); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("zeros filled in: got %v", err)
 	}
 	deep := &user{}
 	for range 100 {
 		deep = &user{Boss: deep}
 	}
-	if _, err := NewReader(bytes.NewReader(stream(t, deep)), 1<<20).JSON(nil, nil); !errors.Is(err, ErrTooLarge) {
+	if _, err := NewReader(bytes.NewReader(stream(t, deep)), tab, 1<<20).JSON(nil, nil); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("deep: got %v", err)
 	}
 	// An announced length is not believed before it arrives.
-	if _, err := NewReader(strings.NewReader("\xfc\x03\xff\xff\xff\x01"), 64<<20).JSON(nil, nil); err != io.ErrUnexpectedEOF {
+	if _, err := NewReader(strings.NewReader("\xfc\x03\xff\xff\xff\x01"), tab, 64<<20).JSON(nil, nil); err != io.ErrUnexpectedEOF {
 		t.Errorf("a liar: got %v", err)
 	}
 }
@@ -290,13 +290,13 @@ func TestNewTable_faults(t *testing.T) {
 		{"unknown", map[string]Shape{"A": {Fields: map[string]string{"X": "Y"}}}, `A.fields.X: "Y" is not a type: write`},
 		{"unknown", map[string]Shape{"A": {Fields: map[string]string{"X": "[]*map:string,Y"}}}, `A.fields.X: "Y" is not a type`},
 		{"endless", map[string]Shape{"A": {Fields: map[string]string{"X": "B"}}, "B": {Fields: map[string]string{"X": "A"}}}, "A: contains itself"},
-		{"both", map[string]Shape{"A": {Fields: map[string]string{"X": "int"}, Keys: map[string]string{"x": "int"}}}, "A: has both"},
+		{"both", map[string]Shape{"A": {Fields: map[string]string{"X": "int"}, Keys: map[string]string{"x": "int"}}}, "A: has more than one"},
 		{"reserved", map[string]Shape{"string": {}}, "string: cannot be the name"},
 		{"not exported", map[string]Shape{"A": {Fields: map[string]string{"x": "int"}}}, "A.fields.x: gob carries exported fields only"},
 		{"struct in a record", map[string]Shape{"A": {Keys: map[string]string{"x": "B"}}, "B": {}}, "A.keys.x: B cannot stand in a map of interfaces"},
 		{"key", map[string]Shape{"A": {Fields: map[string]string{"X": "map:float,int"}}}, `A.fields.X: "float" cannot be the key`},
 	} {
-		_, err := NewTable(tt.shape)
+		_, err := NewTable(tt.shape, Options{})
 		if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %s", tt.name, err, tt.want)
 		}
@@ -308,7 +308,7 @@ func FuzzReader(f *testing.F) {
 	f.Add(stream(f, rpc.Response{Seq: 1}, user{Mail: "m", Groups: []string{"g"}, Meta: map[string]any{"a": unregistered{"x"}}}))
 	f.Add(stream(f, holder{"b", unregistered{"why"}, []any{"s"}, 9}))
 	f.Add(stream(f, []int{1, 2, 3}, complex(1, 2), time.Now()))
-	tab, err := NewTable(shapes)
+	tab, err := NewTable(shapes, Options{})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -319,7 +319,7 @@ func FuzzReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		const most = 1 << 16
 		for _, of := range []*Type{nil, typ} {
-			r := NewReader(bytes.NewReader(in), most)
+			r := NewReader(bytes.NewReader(in), tab, most)
 			for range 16 {
 				out, err := r.JSON(nil, of)
 				if err != nil {
@@ -332,7 +332,7 @@ func FuzzReader(f *testing.F) {
 					t.Fatalf("%d bytes of JSON", len(out))
 				}
 			}
-			_, _ = NewReader(bytes.NewReader(in), most).Header()
+			_, _ = NewReader(bytes.NewReader(in), tab, most).Header()
 		}
 	})
 }
@@ -340,7 +340,7 @@ func FuzzReader(f *testing.F) {
 func FuzzWriter(f *testing.F) {
 	f.Add(`{"Mail": "x", "Groups": ["a"], "Meta": {"k": [ "v" ]}, "Boss": {}}`)
 	f.Add(`{"Peers":[{"Age":1},{}],"Photo":"AAEC","Born":"2026-01-31T12:00:00Z"}`)
-	tab, err := NewTable(shapes)
+	tab, err := NewTable(shapes, Options{})
 	if err != nil {
 		f.Fatal(err)
 	}

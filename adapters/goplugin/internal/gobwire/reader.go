@@ -11,11 +11,17 @@ import (
 // cannot be read on.
 type Reader struct {
 	in    *bufio.Reader
+	table *Table
 	max   int
 	types map[int64]*wireType
+	told  int    // bytes of definitions that types was made of
 	buf   []byte // the message being read: its storage
 	msg   []byte // what is left of it
 	left  int    // bytes that the value being read may still take
+	// apart is a field of the top struct that is not written with the others, but
+	// to taken.
+	apart string
+	taken []byte
 }
 
 // A Header is net/rpc's answer header.
@@ -26,10 +32,10 @@ type Header struct {
 	Error string
 }
 
-// NewReader returns the reader of a new stream. A value may take at most max
-// bytes on the wire, and as much again as JSON.
-func NewReader(in io.Reader, max int) *Reader {
-	return &Reader{in: bufio.NewReader(in), max: max, types: map[int64]*wireType{}}
+// NewReader returns the reader of a new stream whose values t describes. A value
+// may take at most max bytes on the wire, and as much again as JSON.
+func NewReader(in io.Reader, t *Table, max int) *Reader {
+	return &Reader{in: bufio.NewReader(in), table: t, max: max, types: map[int64]*wireType{}}
 }
 
 // Header reads the next value as an answer header.
@@ -79,13 +85,21 @@ func (r *Reader) text(id int64) (string, error) {
 // JSON reads the next value and appends it to dst as JSON. of describes it: what
 // the plugin left out because it is zero is filled in. nil reads it raw.
 func (r *Reader) JSON(dst []byte, of *Type) ([]byte, error) {
+	dst, _, err := r.Answer(dst, of, "")
+	return dst, err
+}
+
+// Answer is JSON, with one field of the struct that is read kept apart: its value
+// is returned as taken, nil when it did not arrive because it is zero.
+func (r *Reader) Answer(dst []byte, of *Type, apart string) (out, taken []byte, err error) {
 	id, err := r.begin()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	r.apart, r.taken = apart, nil
 	v := valuer{r: r, start: len(dst)}
-	dst, err = v.top(dst, id, of, 0)
-	return dst, r.end(err)
+	out, err = v.top(dst, id, of, 0)
+	return out, r.taken, r.end(err)
 }
 
 // Discard reads the next value and forgets it.

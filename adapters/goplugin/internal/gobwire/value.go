@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/jsontext"
 )
@@ -39,7 +38,7 @@ func (v valuer) value(out []byte, id int64, of *Type, depth int) ([]byte, error)
 		of = of.wire()
 	}
 	if id < 64 {
-		return v.builtin(out, id, depth)
+		return v.builtin(out, id, of, depth)
 	}
 	wt := v.r.types[id]
 	if wt == nil {
@@ -56,7 +55,7 @@ func (v valuer) value(out []byte, id int64, of *Type, depth int) ([]byte, error)
 	return v.opaque(out, wt, of)
 }
 
-func (v valuer) builtin(out []byte, id int64, depth int) ([]byte, error) {
+func (v valuer) builtin(out []byte, id int64, of *Type, depth int) ([]byte, error) {
 	switch id {
 	case idBytes:
 		b, err := v.r.bytes()
@@ -81,8 +80,14 @@ func (v valuer) builtin(out []byte, id int64, depth int) ([]byte, error) {
 	case idBool:
 		return strconv.AppendBool(out, x != 0), err
 	case idInt:
+		if v.wide(of) {
+			return append(strconv.AppendInt(append(out, '"'), toInt(x), 10), '"'), err
+		}
 		return strconv.AppendInt(out, toInt(x), 10), err
 	case idUint:
+		if v.wide(of) {
+			return append(strconv.AppendUint(append(out, '"'), x, 10), '"'), err
+		}
 		return strconv.AppendUint(out, x, 10), err
 	case idFloat:
 		return jsontext.AppendFloat(out, toFloat(x), 64), err
@@ -90,9 +95,17 @@ func (v valuer) builtin(out []byte, id int64, depth int) ([]byte, error) {
 	return nil, fmt.Errorf("%w: type %d does not exist", errCorrupt, id)
 }
 
+// wide reports an integer that is to be a text.
+func (v valuer) wide(of *Type) bool {
+	if of == nil {
+		return v.r.table.options.WideAsText
+	}
+	return of.wide
+}
+
 // held reads an interface: a name, empty for nil, then the type, a byte count and
 // the value. A value of a type that has a name of its own is
-// {"@type": name, "value": value}; one of a basic type is the value.
+// {"@type": name, "value": value}; one that gob itself knows is the value.
 func (v valuer) held(out []byte, depth int) ([]byte, error) {
 	name, err := v.r.bytes()
 	if err != nil || len(name) > nameBytesMax {
@@ -101,7 +114,8 @@ func (v valuer) held(out []byte, depth int) ([]byte, error) {
 	if len(name) == 0 {
 		return append(out, "null"...), nil
 	}
-	named := bytes.IndexByte(name, '.') >= 0
+	named := !universal(name)
+	of := v.r.table.registered[string(name)] // now: the name is gone with its message
 	if named {
 		out = append(jsontext.AppendQuoted(append(out, `{"@type":`...), name), `,"value":`...)
 	}
@@ -114,7 +128,7 @@ func (v valuer) held(out []byte, depth int) ([]byte, error) {
 	if _, err := v.r.uint(); err != nil {
 		return nil, err
 	}
-	if out, err = v.top(out, id, nil, depth+1); err != nil {
+	if out, err = v.top(out, id, of, depth+1); err != nil {
 		return nil, err
 	}
 	if named {
@@ -123,23 +137,21 @@ func (v valuer) held(out []byte, depth int) ([]byte, error) {
 	return out, nil
 }
 
-// opaque reads a value that its own Go type encoded: a time by its description,
-// text as text, anything else as base64.
-func (v valuer) opaque(out []byte, wt *wireType, of *Type) ([]byte, error) {
-	b, err := v.r.bytes()
-	if err != nil {
-		return nil, err
+// universal reports the name of a type that is the same in every Go program, so
+// that its JSON says enough.
+func universal(name []byte) bool {
+	if bytes.IndexByte(name, '.') >= 0 {
+		return false
 	}
-	if wt.kind == wireTextMarshaler {
-		return jsontext.AppendQuoted(out, b), nil
+	if bytes.HasPrefix(name, []byte("[]")) || bytes.HasPrefix(name, []byte("map[")) {
+		return true
 	}
-	if of != nil && of.kind == kindTime || of == nil && wt.name == "Time" {
-		var at time.Time
-		if at.UnmarshalBinary(b) == nil {
-			return append(at.AppendFormat(append(out, '"'), time.RFC3339Nano), '"'), nil
+	for i := range scalars {
+		if scalars[i].goName == string(name) {
+			return true
 		}
 	}
-	return append(base64.StdEncoding.AppendEncode(append(out, '"'), b), '"'), nil
+	return string(name) == "uintptr"
 }
 
 func (v valuer) list(out []byte, wt *wireType, of *Type, depth int) ([]byte, error) {
@@ -228,10 +240,15 @@ func (v valuer) structure(out []byte, wt *wireType, of *Type, depth int) ([]byte
 			}
 		}
 		out = append(jsontext.AppendQuoted(out, f.name), ':')
+		begin := len(out)
 		if out, err = v.value(out, f.id, member, depth+1); err != nil {
 			return err
 		}
-		if bytes.HasPrefix(f.name, []byte(hidden)) {
+		switch {
+		case depth == 0 && v.r.apart != "" && v.r.apart == string(f.name):
+			v.r.taken = bytes.Clone(out[begin:])
+			out = out[:at]
+		case bytes.HasPrefix(f.name, []byte(hidden)):
 			out = out[:at]
 		}
 		return nil
@@ -240,6 +257,9 @@ func (v valuer) structure(out []byte, wt *wireType, of *Type, depth int) ([]byte
 		return nil, err
 	}
 	if of != nil {
+		if depth == 0 && v.r.apart != "" {
+			of.missing(v.r.apart, &seen)
+		}
 		out = of.fill(out, empty, &seen)
 	}
 	return append(out, '}'), nil
@@ -253,6 +273,13 @@ func (t *Type) exact(name []byte) int {
 		}
 	}
 	return -1
+}
+
+// missing marks the field of that name as seen, so that it is not filled in.
+func (t *Type) missing(name string, seen *[fieldsMax]bool) {
+	if i := t.exact([]byte(name)); i >= 0 {
+		seen[i] = true
+	}
 }
 
 // fill appends the fields that did not arrive, because they are zero.
@@ -276,9 +303,25 @@ func (t *Type) zero(out []byte) []byte {
 	case kindBool:
 		return append(out, "false"...)
 	case kindInt, kindUint, kindFloat:
+		if t.wide {
+			return append(out, `"0"`...)
+		}
 		return append(out, '0')
-	case kindString, kindBytes:
+	case kindComplex:
+		return append(out, "[0,0]"...)
+	case kindString, kindBytes, kindGob, kindBinary:
 		return append(out, '"', '"')
+	case kindBig:
+		return append(out, `"0"`...)
+	case kindArray:
+		out = append(out, '[')
+		for i := range t.length {
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = t.elem.zero(out)
+		}
+		return append(out, ']')
 	case kindSlice:
 		return append(out, '[', ']')
 	case kindMap, kindRecord:

@@ -38,6 +38,7 @@ func (r *Reader) define(id int64) error {
 	if len(r.types) >= typesMax {
 		return fmt.Errorf("%w: more than %d types", errCorrupt, typesMax)
 	}
+	before := len(r.msg)
 	var wt *wireType
 	err := r.members(func(n int) (err error) {
 		if wt != nil || n >= int(wireKinds) {
@@ -48,6 +49,9 @@ func (r *Reader) define(id int64) error {
 	})
 	if err != nil || wt == nil {
 		return fmt.Errorf("%w: type %d has no definition", errCorrupt, id)
+	}
+	if r.told += before - len(r.msg); r.told > typeBytesMax {
+		return fmt.Errorf("%w: more than %d bytes of types", errCorrupt, typeBytesMax)
 	}
 	r.types[id] = wt
 	return nil

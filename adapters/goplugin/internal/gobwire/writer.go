@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/jsontext"
 )
@@ -72,7 +71,7 @@ func (w *Writer) Request(dst []byte, method string, seq uint64, of *Type, needs 
 		argument = []byte("{}") // a nil pointer cannot be sent at the top; its zero value is
 	}
 	var err error
-	if w.value, err = appendValue(w.value, of, argument, 0); err != nil {
+	if w.value, err = w.appendValue(w.value, of, argument, 0); err != nil {
 		return nil, err
 	}
 	for _, id := range w.fresh {
@@ -95,7 +94,7 @@ func (w *Writer) tell(dst []byte, id int64) []byte {
 }
 
 // appendValue writes the JSON value s as a t, with no regard to being zero.
-func appendValue(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
+func (w *Writer) appendValue(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
 	if depth > depthMax {
 		return nil, faultf("nests deeper than %d", depthMax)
 	}
@@ -105,24 +104,27 @@ func appendValue(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
 		if null {
 			return nil, faultf("is null, which gob cannot carry here")
 		}
-		return appendValue(b, t.elem, s, depth)
+		return w.appendValue(b, t.elem, s, depth)
 	case kindAny:
-		return appendAny(b, s)
+		return w.appendAny(b, s, depth)
 	case kindSlice:
-		return appendSlice(b, t, s, depth)
+		return w.appendSlice(b, t, s, depth)
+	case kindArray:
+		return w.appendArray(b, t, s, depth)
 	case kindMap, kindRecord:
-		return appendMap(b, t, s, depth)
+		return w.appendMap(b, t, s, depth)
 	case kindStruct:
-		return appendStruct(b, t, s, depth)
+		return w.appendStruct(b, t, s, depth)
+	case kindComplex:
+		return appendComplex(b, t, s)
+	case kindTime, kindBig, kindGob, kindBinary:
+		return appendEncoded(b, t, s)
 	}
 	return appendScalar(b, t, s)
 }
 
 func appendScalar(b []byte, t *Type, s []byte) ([]byte, error) {
 	if s[0] == 'n' {
-		if t.kind == kindTime {
-			return nil, faultf("is null; write a time such as 2026-01-31T12:00:00Z")
-		}
 		return append(b, 0), nil // zero of every scalar
 	}
 	quoted := s[0] == '"'
@@ -139,15 +141,15 @@ func appendScalar(b []byte, t *Type, s []byte) ([]byte, error) {
 			return append(b, 0), nil
 		}
 	case kindInt:
-		if x, err := strconv.ParseInt(number, 10, 64); err == nil {
+		if x, err := strconv.ParseInt(number, 10, t.bits); err == nil {
 			return appendInt(b, x), nil
 		}
 	case kindUint:
-		if x, err := strconv.ParseUint(number, 10, 64); err == nil {
+		if x, err := strconv.ParseUint(number, 10, t.bits); err == nil {
 			return appendUint(b, x), nil
 		}
 	case kindFloat:
-		if x, err := strconv.ParseFloat(number, 64); err == nil {
+		if x, err := strconv.ParseFloat(number, t.bits); err == nil {
 			return appendFloat(b, x), nil
 		}
 	case kindString:
@@ -158,12 +160,6 @@ func appendScalar(b []byte, t *Type, s []byte) ([]byte, error) {
 		if quoted {
 			return appendBytes(b, jsontext.Text(s))
 		}
-	case kindTime:
-		at, err := time.Parse(time.RFC3339Nano, number)
-		if err == nil {
-			raw, err := at.MarshalBinary()
-			return appendText(b, raw), err
-		}
 	}
 	return nil, faultf("is %s; want %s", jsontext.What(s), wanted(t))
 }
@@ -173,15 +169,21 @@ func wanted(t *Type) string {
 	case kindBool:
 		return "true or false"
 	case kindInt:
-		return "an integer of 64 bits"
+		return fmt.Sprintf("an integer of %d bits", t.bits)
 	case kindUint:
-		return "an integer of 64 bits that is not negative"
+		return fmt.Sprintf("an integer of %d bits that is not negative", t.bits)
 	case kindFloat:
 		return "a number"
-	case kindBytes:
+	case kindComplex:
+		return "an array of two numbers, [real, imaginary]"
+	case kindBytes, kindGob, kindBinary:
 		return "base64 text"
+	case kindBig:
+		return "an integer, as a number or a text"
 	case kindTime:
 		return "a time such as 2026-01-31T12:00:00Z"
+	case kindArray:
+		return fmt.Sprintf("an array of %d", t.length)
 	case kindSlice:
 		return "an array"
 	case kindMap, kindStruct, kindRecord:
@@ -199,7 +201,7 @@ func appendBytes(b, encoded []byte) ([]byte, error) {
 	return appendText(b, raw[:n]), nil
 }
 
-func appendSlice(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
+func (w *Writer) appendSlice(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
 	if s[0] == 'n' {
 		return append(b, 0), nil
 	}
@@ -209,14 +211,14 @@ func appendSlice(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
 	b = appendUint(b, uint64(jsontext.Count(s)))
 	i := 0
 	err := jsontext.Each(s, func(_, v []byte) (err error) {
-		b, err = appendValue(b, t.elem, v, depth+1)
+		b, err = w.appendValue(b, t.elem, v, depth+1)
 		i++
 		return under(err, "["+strconv.Itoa(i-1)+"]")
 	})
 	return b, err
 }
 
-func appendMap(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
+func (w *Writer) appendMap(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
 	if s[0] == 'n' {
 		return append(b, 0), nil
 	}
@@ -226,13 +228,13 @@ func appendMap(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
 	b = appendUint(b, uint64(jsontext.Count(s)))
 	err := jsontext.Each(s, func(k, v []byte) (err error) {
 		step := "." + string(jsontext.Text(k))
-		if b, err = appendValue(b, t.key, k, depth+1); err != nil {
+		if b, err = w.appendValue(b, t.key, k, depth+1); err != nil {
 			return under(err, step)
 		}
 		if t.kind == kindRecord {
-			b, err = appendKey(b, t, jsontext.Text(k), v, depth+1)
+			b, err = w.appendKey(b, t, jsontext.Text(k), v, depth+1)
 		} else {
-			b, err = appendValue(b, t.elem, v, depth+1)
+			b, err = w.appendValue(b, t.elem, v, depth+1)
 		}
 		return under(err, step)
 	})
@@ -241,7 +243,7 @@ func appendMap(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
 
 // appendKey writes the value of one key of a record: an interface that holds
 // the type described for the key.
-func appendKey(b []byte, t *Type, name, v []byte, depth int) ([]byte, error) {
+func (w *Writer) appendKey(b []byte, t *Type, name, v []byte, depth int) ([]byte, error) {
 	f := t.field(name)
 	if f < 0 {
 		return nil, faultf("is not one of its keys: %s", t.members())
@@ -250,14 +252,18 @@ func appendKey(b []byte, t *Type, name, v []byte, depth int) ([]byte, error) {
 		return append(b, 0), nil // a nil interface
 	}
 	of := t.fields[f].Type
-	return appendHeld(b, of, func(b []byte) ([]byte, error) { return appendValue(b, of, v, depth) })
+	return w.appendHeld(b, of, v, depth)
 }
 
 // appendHeld writes an interface that holds a value of type of: name, type id,
 // byte count, and the value as if at the top.
-func appendHeld(b []byte, of *Type, value func([]byte) ([]byte, error)) ([]byte, error) {
-	b = appendInt(appendText(b, of.goName), of.wire().id)
-	held, err := value([]byte{0})
+func (w *Writer) appendHeld(b []byte, of *Type, v []byte, depth int) ([]byte, error) {
+	b = appendInt(appendText(b, of.goName), of.id)
+	var held []byte
+	if of.kind != kindStruct {
+		held = append(held, 0)
+	}
+	held, err := w.appendValue(held, of, v, depth)
 	if err != nil {
 		return nil, err
 	}
@@ -267,14 +273,22 @@ func appendHeld(b []byte, of *Type, value func([]byte) ([]byte, error)) ([]byte,
 // The types that a value of unknown type is sent as.
 var (
 	anyBool   = &Type{kind: kindBool, goName: "bool", id: idBool}
-	anyInt    = &Type{kind: kindInt, goName: "int64", id: idInt}
-	anyFloat  = &Type{kind: kindFloat, goName: "float64", id: idFloat}
+	anyInt    = &Type{kind: kindInt, goName: "int64", bits: 64, id: idInt}
+	anyFloat  = &Type{kind: kindFloat, goName: "float64", bits: 64, id: idFloat}
 	anyString = &Type{kind: kindString, goName: "string", id: idString}
 )
 
+// The names that gob gives to the types of any object and any array, if a plugin
+// registers them.
+const (
+	anyObject = "map[string]interface {}"
+	anyArray  = "[]interface {}"
+)
+
 // appendAny writes an interface by what the JSON value looks like: bool, int64,
-// float64, string or []string, which every Go program can read back.
-func appendAny(b, s []byte) ([]byte, error) {
+// float64, string or []string, which every Go program can read back, or a
+// registered type that is named.
+func (w *Writer) appendAny(b, s []byte, depth int) ([]byte, error) {
 	var of *Type
 	switch s[0] {
 	case 'n':
@@ -284,17 +298,59 @@ func appendAny(b, s []byte) ([]byte, error) {
 	case '"':
 		of = anyString
 	case '[':
-		return appendTexts(b, s)
+		if of = w.table.registered[anyArray]; of == nil {
+			return appendTexts(b, s)
+		}
 	case '{':
-		return nil, faultf("is an object: nested values of unknown type cannot be sent to a plugin; describe the type, or write flat values")
+		if name, value := tagged(s); name != nil {
+			return w.appendNamed(b, name, value, depth)
+		}
+		if of = w.table.registered[anyObject]; of == nil {
+			return nil, faultf("is an object: nested values of unknown type cannot be sent to a plugin; describe the type and the name under which it is registered, or write flat values")
+		}
 	default:
 		of = anyInt
 		if strings.ContainsAny(string(s), ".eE") {
 			of = anyFloat
 		}
 	}
-	return appendHeld(b, of, func(b []byte) ([]byte, error) { return appendScalar(b, of, s) })
+	return w.appendHeld(b, of, s, depth+1)
 }
+
+// tagged returns the parts of {"@type": name, "value": value}; nil when s is
+// another object.
+func tagged(s []byte) (name, value []byte) {
+	value = []byte("null")
+	others := false
+	_ = jsontext.Each(s, func(k, v []byte) error { // no error is made
+		switch {
+		case string(k) == `"@type"` && v[0] == '"':
+			name = v
+		case string(k) == `"value"`:
+			value = v
+		default:
+			others = true
+		}
+		return nil
+	})
+	if name == nil || others {
+		return nil, nil
+	}
+	return jsontext.Text(name), value
+}
+
+// appendNamed writes an interface that holds a registered type.
+func (w *Writer) appendNamed(b, name, value []byte, depth int) ([]byte, error) {
+	of := w.table.registered[string(name)]
+	if of == nil {
+		return nil, faultf("names the type %q, which is not registered under describe.types", cut(name))
+	}
+	b, err := w.appendHeld(b, of, value, depth+1)
+	return b, under(err, ".value")
+}
+
+// cut keeps a text of the caller short in a fault.
+func cut(s []byte) []byte { return s[:min(len(s), 100)] }
 
 func appendTexts(b, s []byte) ([]byte, error) {
 	b = appendInt(appendText(b, "[]string"), stringsID)
@@ -311,7 +367,7 @@ func appendTexts(b, s []byte) ([]byte, error) {
 
 // appendStruct writes the fields in the order of their numbers, leaving out zero
 // values as gob does.
-func appendStruct(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
+func (w *Writer) appendStruct(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
 	if s[0] == 'n' {
 		return append(b, 0), nil
 	}
@@ -341,7 +397,7 @@ func appendStruct(b []byte, t *Type, s []byte, depth int) ([]byte, error) {
 		}
 		b = appendUint(b, uint64(i-last))
 		last = i
-		if b, err = appendValue(b, f.Type, given[i], depth+1); err != nil {
+		if b, err = w.appendValue(b, f.Type, given[i], depth+1); err != nil {
 			return nil, under(err, "."+f.Name)
 		}
 	}
@@ -363,9 +419,5 @@ func (t *Type) members() string {
 	if len(t.fields) == 0 {
 		return "no fields"
 	}
-	names := make([]string, len(t.fields))
-	for i, f := range t.fields {
-		names[i] = f.Name
-	}
-	return strings.Join(names, ", ")
+	return strings.Join(t.Members(), ", ")
 }

@@ -199,9 +199,9 @@ func (f *field) decodeOne(out, wire []byte, depth int) (_, rest []byte, zero boo
 		case protoreflect.DoubleKind:
 			out = jsontext.AppendFloat(out, math.Float64frombits(x), 64)
 		case protoreflect.Sfixed64Kind:
-			out = append(strconv.AppendInt(append(out, '"'), int64(x), 10), '"')
+			out = f.decodeInt64(out, int64(x))
 		default:
-			out = append(strconv.AppendUint(append(out, '"'), x, 10), '"')
+			out = f.decodeUint64(out, x)
 		}
 		return out, wire[n:], x == 0, nil
 	}
@@ -213,7 +213,22 @@ func (f *field) decodeOne(out, wire []byte, depth int) (_, rest []byte, zero boo
 	return out, wire[n:], zero, nil
 }
 
-// decodeVarint writes 64 bits as text, as protobuf's JSON mapping has it.
+// decodeInt64 writes 64 bits as text, as protobuf's JSON mapping has it, unless the field's
+// options say otherwise.
+func (f *field) decodeInt64(out []byte, x int64) []byte {
+	if f.numeric {
+		return strconv.AppendInt(out, x, 10)
+	}
+	return append(strconv.AppendInt(append(out, '"'), x, 10), '"')
+}
+
+func (f *field) decodeUint64(out []byte, x uint64) []byte {
+	if f.numeric {
+		return strconv.AppendUint(out, x, 10)
+	}
+	return append(strconv.AppendUint(append(out, '"'), x, 10), '"')
+}
+
 func (f *field) decodeVarint(out []byte, x uint64) (_ []byte, zero bool) {
 	switch f.kind {
 	case protoreflect.BoolKind:
@@ -232,11 +247,11 @@ func (f *field) decodeVarint(out []byte, x uint64) (_ []byte, zero bool) {
 	case protoreflect.Uint32Kind:
 		return strconv.AppendUint(out, uint64(uint32(x)), 10), uint32(x) == 0
 	case protoreflect.Int64Kind:
-		return append(strconv.AppendInt(append(out, '"'), int64(x), 10), '"'), x == 0
+		return f.decodeInt64(out, int64(x)), x == 0
 	case protoreflect.Sint64Kind:
-		return append(strconv.AppendInt(append(out, '"'), protowire.DecodeZigZag(x), 10), '"'), x == 0
+		return f.decodeInt64(out, protowire.DecodeZigZag(x)), x == 0
 	}
-	return append(strconv.AppendUint(append(out, '"'), x, 10), '"'), x == 0
+	return f.decodeUint64(out, x), x == 0
 }
 
 func (f *field) decodeBytes(out, wire []byte, depth int) (_, rest []byte, zero bool, err error) {
@@ -246,7 +261,11 @@ func (f *field) decodeBytes(out, wire []byte, depth int) (_, rest []byte, zero b
 	}
 	switch f.kind {
 	case protoreflect.MessageKind:
-		out, err = f.message.decode(out, v, depth+1)
+		if f.own != nil {
+			out, err = f.decodeOwn(out, v)
+		} else {
+			out, err = f.message.decode(out, v, depth+1)
+		}
 	case protoreflect.BytesKind:
 		out = append(base64.StdEncoding.AppendEncode(append(out, '"'), v), '"')
 	default:
@@ -255,5 +274,5 @@ func (f *field) decodeBytes(out, wire []byte, depth int) (_, rest []byte, zero b
 		}
 		out = jsontext.AppendQuoted(out, v)
 	}
-	return out, wire[n:], len(v) == 0 && f.message == nil, err
+	return out, wire[n:], len(v) == 0 && f.kind != protoreflect.MessageKind, err
 }

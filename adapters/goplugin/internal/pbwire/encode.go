@@ -42,7 +42,7 @@ func (p *Plan) encode(b, text []byte, depth int) ([]byte, error) {
 		}
 		f := &p.fields[i]
 		seen[i] = true
-		if value[0] == 'n' {
+		if value[0] == 'n' && (f.list || !f.takesNull()) {
 			return nil
 		}
 		if f.oneof > 0 {
@@ -155,6 +155,9 @@ func counted(b []byte, fill func([]byte) ([]byte, error)) ([]byte, error) {
 func (f *field) encodeOne(b, v []byte, depth int) ([]byte, error) {
 	switch f.kind {
 	case protoreflect.MessageKind:
+		if f.own != nil {
+			return f.encodeOwn(b, v)
+		}
 		return counted(b, func(b []byte) ([]byte, error) { return f.message.encode(b, v, depth+1) })
 	case protoreflect.StringKind:
 		return appendString(b, v)

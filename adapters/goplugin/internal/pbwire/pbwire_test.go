@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -73,13 +74,29 @@ func everything(t testing.TB) protoreflect.MessageDescriptor {
 	}
 	optional := add("optional", descriptorpb.FieldDescriptorProto_TYPE_STRING, one, "")
 	optional.OneofIndex, optional.Proto3Optional = proto.Int32(1), proto.Bool(true)
+	for _, known := range []string{"Timestamp", "Duration", "FieldMask", "Struct", "Value", "ListValue", "BoolValue", "StringValue", "BytesValue",
+		"Int32Value", "UInt32Value", "Int64Value", "UInt64Value", "FloatValue", "DoubleValue"} {
+		of := ".google.protobuf." + known
+		add("one_"+strings.ToLower(known), descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, one, of)
+		add("list_"+strings.ToLower(known), descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, many, of)
+		m.NestedType = append(m.NestedType, &descriptorpb.DescriptorProto{
+			Name: proto.String("Map" + known[:1] + strings.ToLower(known[1:]) + "Entry"), Options: &descriptorpb.MessageOptions{MapEntry: proto.Bool(true)},
+			Field: []*descriptorpb.FieldDescriptorProto{
+				{Name: proto.String("key"), Number: proto.Int32(1), Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(), Label: one.Enum()},
+				{Name: proto.String("value"), Number: proto.Int32(2), Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), Label: one.Enum(), TypeName: &of},
+			},
+		})
+		add("map_"+strings.ToLower(known), descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, many, ".t.M."+m.NestedType[len(m.NestedType)-1].GetName())
+	}
 	m.OneofDecl = []*descriptorpb.OneofDescriptorProto{{Name: proto.String("choice")}, {Name: proto.String("_optional")}}
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
 		Name: proto.String("t.proto"), Package: proto.String("t"), Syntax: proto.String("proto3"), MessageType: []*descriptorpb.DescriptorProto{m},
+		Dependency: []string{"google/protobuf/timestamp.proto", "google/protobuf/duration.proto", "google/protobuf/field_mask.proto",
+			"google/protobuf/struct.proto", "google/protobuf/wrappers.proto"},
 		EnumType: []*descriptorpb.EnumDescriptorProto{{Name: proto.String("E"), Value: []*descriptorpb.EnumValueDescriptorProto{
 			{Name: proto.String("ZERO"), Number: proto.Int32(0)}, {Name: proto.String("MINUS"), Number: proto.Int32(-1)}, {Name: proto.String("TWO"), Number: proto.Int32(2)},
 		}}},
-	}, nil)
+	}, protoregistry.GlobalFiles)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +108,10 @@ const full = `{"oneDouble": -1.5e3, "listDouble": [0, 1, -2.5], "mapDouble": {"k
 	"oneUint64": 18446744073709551615, "oneInt32": -7, "list_int32": [], "oneFixed64": 8, "oneFixed32": 9, "oneBool": true, "mapBool": {"true": false},
 	"oneString": "a\n\"é", "listString": ["", "x"], "mapString": {"": "v", "k": ""}, "oneBytes": "AAEC", "oneUint32": 4294967295,
 	"oneEnum": "TWO", "listEnum": ["ZERO", -1, 77], "oneSfixed32": -1, "oneSfixed64": "-2", "oneSint32": -3, "oneSint64": -4,
-	"oneMessage": {"oneMessage": {}, "choiceB": 0}, "listMessage": [{}, {"oneString": "s"}], "mapMessage": {"m": {"oneInt32": 1}}, "choiceA": 5, "optional": ""}`
+	"oneMessage": {"oneMessage": {}, "choiceB": 0}, "listMessage": [{}, {"oneString": "s"}], "mapMessage": {"m": {"oneInt32": 1}}, "choiceA": 5, "optional": "",
+	"oneTimestamp": "2026-01-31T12:00:00.5Z", "listTimestamp": ["1970-01-01T00:00:00Z"], "oneDuration": "-1.5s", "oneFieldmask": "a,bC", "oneStruct": {"a": [1, null]},
+	"oneValue": null, "listValue": [null, 1.5, "x", {"k": []}], "mapValue": {"k": null, "l": false}, "oneListvalue": [[]], "oneInt64value": "-5", "listInt64value": [6],
+	"oneBoolvalue": false, "oneStringvalue": "", "oneBytesvalue": "AA==", "oneInt32value": 0, "mapUint32value": {"a": 1}, "oneUint64value": "7", "oneFloatvalue": 0.5, "oneDoublevalue": "NaN"}`
 
 // slow is what protojson makes of JSON.
 func slow(d protoreflect.MessageDescriptor, text []byte) (*dynamicpb.Message, error) {
@@ -184,6 +204,7 @@ func TestPlan_leavesTheRest(t *testing.T) {
 		``, `[]`, `{"nope": 1}`, `{"oneInt32": 1.0}`, `{"oneInt32": 4294967296}`, `{"oneInt32": "x"}`, `{"oneString": 1}`, `{"oneString": "\ud800"}`, "{\"oneString\": \"\xff\"}",
 		`{"oneBytes": "-_-_"}`, `{"oneEnum": "NOPE"}`, `{"oneDouble": "NaN"}`, `{"oneBool": "true"}`, `{"choiceA": 1, "choiceB": 2}`, `{"oneInt32": 1, "one_int32": 2}`,
 		`{"listInt32": [null]}`, `{"mapString": {"k": null}}`, `{"mapString": {"k": "1", "k": "2"}}`, `{"oneMessage": []}`, `{"oneInt32": 01}`, `{"oneInt32": "+1"}`, `{"oneInt32": ""}`,
+		`{"oneTimestamp": "yesterday"}`, `{"listTimestamp": [null]}`, `{"mapTimestamp": {"k": null}}`, `{"oneStruct": []}`,
 		strings.Repeat(`{"oneMessage":`, 60) + `{}` + strings.Repeat(`}`, 60),
 	} {
 		if out, ok := p.AppendWire(nil, []byte(text)); ok {
@@ -195,6 +216,35 @@ func TestPlan_leavesTheRest(t *testing.T) {
 	}
 	if Compile((&descriptorpb.FileOptions{}).ProtoReflect().Descriptor()) != nil {
 		t.Error("a type with extensions has a plan")
+	}
+}
+
+// TestPlan_numbers: jstype asks for numbers where protojson has texts.
+func TestPlan_numbers(t *testing.T) {
+	m := &descriptorpb.DescriptorProto{Name: proto.String("N")}
+	for i, kind := range []descriptorpb.FieldDescriptorProto_Type{
+		descriptorpb.FieldDescriptorProto_TYPE_INT64, descriptorpb.FieldDescriptorProto_TYPE_UINT64, descriptorpb.FieldDescriptorProto_TYPE_SINT64,
+		descriptorpb.FieldDescriptorProto_TYPE_FIXED64, descriptorpb.FieldDescriptorProto_TYPE_SFIXED64,
+	} {
+		for j, as := range []descriptorpb.FieldOptions_JSType{descriptorpb.FieldOptions_JS_NUMBER, descriptorpb.FieldOptions_JS_STRING} {
+			m.Field = append(m.Field, &descriptorpb.FieldDescriptorProto{
+				Name: proto.String(fmt.Sprintf("f%d%d", i, j)), Number: proto.Int32(int32(2*i + j + 1)), Type: kind.Enum(),
+				Label: descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum(), Options: &descriptorpb.FieldOptions{Jstype: as.Enum()},
+			})
+		}
+	}
+	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Name: proto.String("n.proto"), Package: proto.String("n"), Syntax: proto.String("proto3"), MessageType: []*descriptorpb.DescriptorProto{m},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Compile(file.Messages().Get(0))
+	const given = `{"f00":[-9007199254740993],"f01":["-1"],"f10":[18446744073709551615],"f11":["1"],"f20":[-2],"f21":["-2"],"f30":[3],"f31":["3"],"f40":[-4],"f41":["-4"]}`
+	wire, ok := p.AppendWire(nil, []byte(given))
+	text, okToo := p.AppendJSON(nil, wire)
+	if !ok || !okToo || string(text) != given {
+		t.Errorf("got %s, want %s", text, given)
 	}
 }
 

@@ -31,7 +31,7 @@ func TestVerbs(t *testing.T) {
 		{"names", "get plugins -o name", "", 0, []string{"plugin/hello\nplugin/world\n"}, nil},
 		{"one as YAML", "get plugin hello -o yaml", "", 0, []string{"apiVersion: patchbay/v1\nkind: Plugin\nmetadata:\n  name: hello\n", "  starlark:\n    module: hello.star\n"}, nil},
 		{"none", "get plugins -l team=none", "", 0, nil, []string{"no plugins"}},
-		{"operations", "get operations hello", "", 0, []string{"count   yes", "greet   no        {name}"}, nil},
+		{"operations", "get operations hello", "", 0, []string{"count   answer", "talk    both", "sum     argument", "greet   no         {name}"}, nil},
 		{"instances", "get instances hello", "", 0, []string{"hello-0"}, nil},
 		{"watch", "get plugins -w", "", 0, []string{"hello   starlark", "backoff", "Exited: exit code 3"}, nil},
 		{"describe", "describe plugin hello", "", 0, []string{"State:", "running (Answers)", "pid=42", "module: hello.star", "greet", "running -> backoff: exited (Exited: exit code 3)"}, nil},
@@ -43,6 +43,13 @@ func TestVerbs(t *testing.T) {
 		{"invoke with stdin", "invoke hello greet --data -", "[1]", 0, []string{`"got":"[1]"`}, nil},
 		{"invoke with a file", "invoke hello greet --data @" + filepath.Join(dir, "in.json"), "", 0, []string{`{\"n\":1}`}, nil},
 		{"invoke in parts", "invoke hello count", "", 0, []string{"1\n2\n"}, nil},
+		{"invoke with parts", "invoke hello sum", "1 2\n{\n\"a\": 3}", 0, []string{`{"got":"1\n2\n{\"a\":3}\n","as":"application/x-ndjson","want":""}`}, nil},
+		{"invoke with parts of a file", "invoke hello sum --show-metadata --data @" + filepath.Join(dir, "in.json"), "", 0, []string{`"got":"{\"n\":1}\n"`, `"want":"*"`}, []string{"tiny-bin: AAE=\n"}},
+		{"invoke in parts both ways", "invoke hello talk --stream", "1\n[2,\n3]", 0, []string{"1\n[2,3]\n"}, nil},
+		{"refused amid parts", "invoke hello talk", "1 \"no\"", 1, nil, []string{"refused: enough\n"}},
+		{"not JSON", "invoke hello talk --stream", "1\n{", 2, nil, []string{"standard input: value 2: it is cut off"}},
+		{"not JSON at all", "invoke hello sum --data {1:2}", "", 2, nil, []string{"--data: value 1: invalid character '1'"}},
+		{"parts have no type", "invoke hello talk --stream --content-type text/plain", "", 2, nil, []string{"--content-type"}},
 		{"refusal", "invoke hello refuse", "", 1, nil, []string{"refused: E7: no thanks\n{\"why\":\"tired\"}\n"}},
 		{"broken link", "invoke hello break", "", 3, nil, []string{"patchbay: plugin hello: break: unavailable"}},
 		{"too late", "invoke hello late", "", 7, nil, []string{"patchbay: plugin hello: late"}},
@@ -71,6 +78,14 @@ func TestVerbs(t *testing.T) {
 		{"start again", "start hello", "", 0, []string{"plugin/hello running\n"}, nil},
 		{"restart", "restart hello", "", 0, []string{"plugin/hello restarted\n"}, nil},
 		{"restart without waiting", "restart hello --wait=false", "", 0, []string{"plugin/hello restart asked for\n"}, nil},
+		{"reload", "reload hello", "", 0, []string{"plugin/hello reloaded\n"}, nil},
+		{"reload that fails", "reload world", "", exitDiffers, nil, []string{"the old instance goes on; the new one: exit code 7"}},
+		{"rollback", "rollback hello --to 1", "", 0, []string{"plugin/hello rolled back\n"}, nil},
+		{"pin", "pin hello", "", 0, []string{"plugin/hello pinned to generation 2, sha256:ab\n"}, nil},
+		{"unpin", "unpin hello", "", 0, []string{"plugin/hello unpinned\n"}, nil},
+		{"pin of nobody", "pin nobody", "", exitNotFound, nil, []string{"nobody"}},
+		{"revisions", "get revisions hello", "", 0, []string{"2            60m ago   yes       -\n", "1            2h ago", "spec.quantum: is no field"}, nil},
+		{"revisions by name", "get revisions hello -o name", "", 0, []string{"2\n1\n"}, nil},
 		{"wait", "wait hello world hello", "", 0, []string{"plugin/hello running\nplugin/world running\n"}, nil},
 		{"wait by label", "wait -l team=edge --for=condition=Ready", "", 0, []string{"plugin/hello condition=Ready\n", "plugin/world"}, nil},
 		{"wait for nobody", "wait nobody", "", 4, nil, []string{"not found"}},
@@ -133,14 +148,15 @@ func TestVerbs_callTheirRoutes(t *testing.T) {
 	called := map[string]bool{}
 	for _, args := range []string{
 		"apply -f " + good, "get plugins", "get operations hello", "get instances hello", "describe plugin hello", "delete plugin hello",
-		"start hello", "stop hello", "restart hello", "wait hello", "invoke hello greet", "logs hello", "logs hello world", "events", "events hello", "events --types",
+		"start hello", "stop hello", "restart hello", "reload hello", "rollback hello", "pin hello", "unpin hello", "get revisions hello", "wait hello", "invoke hello greet", "logs hello", "logs hello world", "events", "events hello", "events --types",
 		"get health", "diff -f " + good, "validate -f " + good, "gc --dry-run", "gc", "version",
 	} {
-		d.asked = nil
-		if code, _, errs := patchbay(t, "", strings.Fields(args)...); code != 0 && code != exitDiffers || len(d.asked) == 0 {
-			t.Errorf("%s: got %d, asked %d times: %s", args, code, len(d.asked), errs)
+		code, _, errs := patchbay(t, "", strings.Fields(args)...)
+		all := d.taken()
+		if code != 0 && code != exitDiffers || len(all) == 0 {
+			t.Errorf("%s: got %d, asked %d times: %s", args, code, len(all), errs)
 		}
-		for _, asked := range d.asked {
+		for _, asked := range all {
 			route := strings.NewReplacer("/plugins/hello", "/plugins/{name}", "/plugins/world", "/plugins/{name}", "/operations/greet", "/operations/{operation}").Replace(asked)
 			if !paths[route] {
 				t.Errorf("%s: asked %s, which is not documented", args, asked)

@@ -56,6 +56,14 @@ func (a *app) restart() *cobra.Command {
 		}})
 }
 
+func (a *app) reload() *cobra.Command {
+	return a.controls(control{"reload", "reloaded", "Have new instances take the calls of running ones, which go on if the new ones fail",
+		func(ctx context.Context, c *client.Client, before plugin.Resource) (func(plugin.Resource) (bool, error), error) {
+			_, err := c.Reload(ctx, before.Metadata.Name)
+			return client.IsReloaded(before.Status), err
+		}})
+}
+
 func (a *app) controls(v control) *cobra.Command {
 	var wait bool
 	var timeout time.Duration

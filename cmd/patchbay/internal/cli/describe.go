@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -61,7 +62,11 @@ func describePlugin(ctx context.Context, out io.Writer, c *client.Client, name s
 		return err
 	}
 	fmt.Fprint(out, indent(spec.String()))
-	describeOperations(ctx, out, c, name)
+	if r.Status.Asleep() { // to ask would be its first call
+		fmt.Fprintln(out, "\nOperations: not known: it starts at its first call")
+	} else {
+		describeOperations(ctx, out, c, name)
+	}
 	describeEvents(ctx, out, c, name)
 	return nil
 }
@@ -76,9 +81,13 @@ func describeStatus(out io.Writer, r plugin.Resource) error {
 		{"Since:", s.Since.Local().Format(time.DateTime) + " (" + age(s.Since, time.Now()) + ")"},
 		{"Wanted:", string(r.Desired)},
 		{"Generation:", fmt.Sprintf("%d (running: %d, revision %d)", r.Generation, s.Generation, r.Revision)},
+		{"Instances:", readyOf(s) + " ready"},
 		{"Instance:", orDash(s.Instance)},
 		{"Restarts:", strconv.Itoa(s.Restarts)},
 		{"In flight:", strconv.Itoa(s.InFlight)},
+	}
+	if r.Pin != nil {
+		rows = append(rows, []string{"Pinned:", fmt.Sprintf("generation %d, %s", r.Pin.Generation, cmp.Or(r.Pin.Digest, "no digest"))})
 	}
 	if s.RetryAt != nil {
 		rows = append(rows, []string{"Next try:", s.RetryAt.Local().Format(time.DateTime)})
@@ -140,16 +149,35 @@ func describeHealth(out io.Writer, s plugin.Status) error {
 	if s.LastStop != nil {
 		fmt.Fprintf(out, "\nLast stop:   %s ago: %s\n", age(s.LastStop.At, now), oneLine(stopText(*s.LastStop)))
 	}
+	if s.LastReload != nil {
+		fmt.Fprintf(out, "\nLast reload: %s ago: %s\n", age(s.LastReload.At, now), oneLine(reloadText(*s.LastReload)))
+	}
 	return nil
 }
 
 // stopText says a stop in a line: how long it took, and each step.
 func stopText(stop plugin.Stop) string {
-	var steps []string
-	for _, step := range stop.Steps {
-		steps = append(steps, fmt.Sprintf("%s %s %s", step.Name, step.Outcome, millis(step.DurationMillis)))
+	return fmt.Sprintf("took %s: %s", millis(stop.DurationMillis), stepsText(stop.Steps))
+}
+
+func stepsText(steps []plugin.StopStep) string {
+	var all []string
+	for _, step := range steps {
+		all = append(all, fmt.Sprintf("%s %s %s", step.Name, step.Outcome, millis(step.DurationMillis)))
 	}
-	return fmt.Sprintf("took %s: %s", millis(stop.DurationMillis), strings.Join(steps, ", "))
+	return strings.Join(all, ", ")
+}
+
+// reloadText says a reload in a line: where it stands, of what, why, and each step.
+func reloadText(r plugin.Reload) string {
+	text := fmt.Sprintf("%s, %s -> %s (generation %d)", r.Outcome, r.From, orDash(r.To), r.Generation)
+	if r.Message != "" {
+		text += ": " + r.Message
+	}
+	if len(r.Steps) > 0 {
+		text += "; " + stepsText(r.Steps)
+	}
+	return text
 }
 
 func millis(n int64) string { return (time.Duration(n) * time.Millisecond).String() }

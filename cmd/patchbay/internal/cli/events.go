@@ -103,6 +103,8 @@ func eventText(e plugin.Event) string {
 		text = changeText("deleted", e.Data)
 	case plugin.EventStop:
 		text = stoppedText(e.Data)
+	case plugin.EventReload:
+		text = reloadedText(e.Data)
 	case plugin.EventInvocations:
 		text = invocationsText(e.Data)
 	case plugin.EventDropped:
@@ -134,12 +136,24 @@ func stoppedText(data plugin.RawJSON) string {
 	return "stop " + stopText(stop)
 }
 
+func reloadedText(data plugin.RawJSON) string {
+	var r plugin.Reload
+	if json.Unmarshal(data, &r) != nil {
+		return ""
+	}
+	return "reload " + reloadText(r)
+}
+
 func changeText(verb string, data plugin.RawJSON) string {
 	var c plugin.Change
 	if json.Unmarshal(data, &c) != nil {
 		return ""
 	}
-	return fmt.Sprintf("%s: generation %d, revision %d, wanted %s", verb, c.Generation, c.Revision, c.Desired)
+	text := fmt.Sprintf("%s: generation %d, revision %d, wanted %s", verb, c.Generation, c.Revision, c.Desired)
+	if c.Pinned {
+		text += ", pinned"
+	}
+	return text
 }
 
 func droppedText(data plugin.RawJSON) string {

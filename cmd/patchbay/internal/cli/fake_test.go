@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -26,6 +27,8 @@ type daemon struct {
 	files []wire.File
 	state plugin.State
 	count int // of restarts
+	// reloaded is the last reload; nil: there was none.
+	reloaded *plugin.Reload
 }
 
 func newDaemon(t *testing.T) *daemon {
@@ -39,6 +42,11 @@ func newDaemon(t *testing.T) *daemon {
 		"POST /v1/plugins/{name}/start":              d.become(plugin.Running),
 		"POST /v1/plugins/{name}/stop":               d.become(plugin.Stopped),
 		"POST /v1/plugins/{name}/restart":            d.restart,
+		"POST /v1/plugins/{name}/reload":             d.reload,
+		"POST /v1/plugins/{name}/rollback":           d.restart,
+		"POST /v1/plugins/{name}/pin":                d.pin,
+		"POST /v1/plugins/{name}/unpin":              d.one,
+		"GET /v1/plugins/{name}/revisions":           d.revisions,
 		"GET /v1/plugins/{name}/operations":          d.operations,
 		"GET /v1/plugins/{name}/instances":           d.instances,
 		"POST /v1/plugins/{name}/operations/{op...}": d.invoke,
@@ -112,8 +120,9 @@ func (d *daemon) resource(name string) plugin.Resource {
 			Since: time.Now().Add(-90 * time.Minute), Generation: 2, Restarts: d.count, Facts: map[string]string{"pid": "42"},
 			Conditions: []plugin.Condition{{Type: plugin.ConditionReady, Status: plugin.ConditionTrue, Reason: "ProbePassed", LastTransitionTime: time.Now().Add(-time.Hour)},
 				{Type: plugin.ConditionLive, Status: plugin.ConditionUnknown, Reason: "ProbeFailed", Message: "deaf"}},
-			Limits:   []plugin.LimitStatus{{Name: "memory", By: "cgroup2"}, {Name: "cpu", Message: "no controller"}},
-			LastStop: &plugin.Stop{Instance: name + "-9", DurationMillis: 1204, Steps: []plugin.StopStep{{Name: "drain", DurationMillis: 3, Outcome: "done"}, {Name: "kill", DurationMillis: 1201, Outcome: "ended"}}},
+			LastReload: d.reloaded,
+			Limits:     []plugin.LimitStatus{{Name: "memory", By: "cgroup2"}, {Name: "cpu", Message: "no controller"}},
+			LastStop:   &plugin.Stop{Instance: name + "-9", DurationMillis: 1204, Steps: []plugin.StopStep{{Name: "drain", DurationMillis: 3, Outcome: "done"}, {Name: "kill", DurationMillis: 1201, Outcome: "ended"}}},
 		},
 	}
 }
@@ -171,10 +180,38 @@ func (d *daemon) restart(w http.ResponseWriter, r *http.Request) {
 	d.one(w, r)
 }
 
+// reload is over at once; the plugin named world never takes it.
+func (d *daemon) reload(w http.ResponseWriter, r *http.Request) {
+	d.mu.Lock()
+	d.reloaded = &plugin.Reload{At: time.Now(), Outcome: plugin.ReloadDone, From: "hello-1", To: "hello-2", Generation: 2}
+	if r.PathValue("name") == "world" {
+		d.reloaded.Outcome, d.reloaded.Message = plugin.ReloadFailed, "exit code 7"
+	}
+	d.mu.Unlock()
+	d.one(w, r)
+}
+
+func (d *daemon) pin(w http.ResponseWriter, r *http.Request) {
+	if known(w, r) {
+		answer(w, plugin.Resource{Pin: &plugin.Pin{Generation: 2, Digest: "sha256:ab"}})
+	}
+}
+
+func (d *daemon) revisions(w http.ResponseWriter, r *http.Request) {
+	if known(w, r) {
+		answer(w, wire.RevisionList{Items: []plugin.Revision{
+			{Generation: 2, Applied: time.Now().Add(-time.Hour), Current: true},
+			{Generation: 1, Applied: time.Now().Add(-2 * time.Hour), Fault: "spec.quantum: is no field"},
+		}})
+	}
+}
+
 func (d *daemon) operations(w http.ResponseWriter, r *http.Request) {
 	if known(w, r) {
 		answer(w, wire.OperationList{Items: []plugin.Operation{
 			{Name: "count", Streams: true, Summary: "counts"},
+			{Name: "sum", TakesStream: true},
+			{Name: "talk", Streams: true, TakesStream: true},
 			{Name: "greet", Input: plugin.RawJSON(`{"type":"object","properties":{"name":{}}}`)},
 		}})
 	}
@@ -185,6 +222,10 @@ func (d *daemon) instances(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *daemon) invoke(w http.ResponseWriter, r *http.Request) {
+	if r.PathValue("op") == "talk" {
+		talk(w, r)
+		return
+	}
 	var body bytes.Buffer
 	body.ReadFrom(r.Body)
 	switch r.PathValue("op") {
@@ -194,6 +235,10 @@ func (d *daemon) invoke(w http.ResponseWriter, r *http.Request) {
 	case "count":
 		w.Header().Set("Content-Type", wire.SSEType)
 		fmt.Fprint(w, "data: 1\n\n: heartbeat\n\ndata: 2\n\nevent: end\ndata: {}\n\n")
+	case "sum":
+		w.Header().Set("Content-Type", wire.JSONType)
+		w.Header().Set(wire.MetadataPrefix+"Tiny-Bin", "AAE=")
+		fmt.Fprintf(w, `{"got":%q,"as":%q,"want":%q}`, body.String(), r.Header.Get("Content-Type"), r.Header.Get(wire.WantMetadataHeader))
 	case "refuse":
 		p := wire.NewProblem(wire.CodeRefusal, "no thanks")
 		p.Refusal = &plugin.Refusal{Code: "E7", Message: "no thanks", Details: plugin.RawJSON(`{"why":"tired"}`)}
@@ -205,6 +250,30 @@ func (d *daemon) invoke(w http.ResponseWriter, r *http.Request) {
 	default:
 		tell(w, wire.NewProblem(wire.CodeNotFound, "no such operation"))
 	}
+}
+
+// taken returns what was asked since the last time.
+func (d *daemon) taken() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	asked := d.asked
+	d.asked = nil
+	return asked
+}
+
+// talk answers each part as it comes, and refuses "no".
+func talk(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	_ = control.EnableFullDuplex()
+	w.Header().Set("Content-Type", wire.SSEType)
+	for from := bufio.NewScanner(r.Body); from.Scan(); control.Flush() {
+		if from.Text() == `"no"` {
+			fmt.Fprint(w, "event: problem\ndata: {\"code\":\"refusal\",\"status\":422,\"refusal\":{\"message\":\"enough\"}}\n\n")
+			return
+		}
+		fmt.Fprintf(w, "data: %s\n\n", from.Text())
+	}
+	fmt.Fprint(w, "event: end\ndata: {}\n\n")
 }
 
 func (d *daemon) logs(w http.ResponseWriter, r *http.Request) {

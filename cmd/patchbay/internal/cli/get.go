@@ -26,8 +26,8 @@ func (a *app) get() *cobra.Command {
 		Use:   "get",
 		Short: "Show plugins, or the operations of one",
 	}
-	kindsOnly(cmd, "plugins [NAME...], operations NAME, instances NAME, health")
-	cmd.AddCommand(a.getPlugins(), a.getOperations(), a.getInstances(), a.getHealth())
+	kindsOnly(cmd, "plugins [NAME...], operations NAME, instances NAME, revisions NAME, health")
+	cmd.AddCommand(a.getPlugins(), a.getOperations(), a.getInstances(), a.getRevisions(), a.getHealth())
 	return cmd
 }
 
@@ -133,7 +133,7 @@ func (g getter) print(items []plugin.Resource) error {
 func (g getter) heading() []string {
 	head := []string{"NAME", "ADAPTER", "STATE", "AGE", "RESTARTS"}
 	if g.o.output == "wide" {
-		head = append(head, "WANTED", "GENERATION", "READY", "LIVE", "INSTANCE", "FACTS")
+		head = append(head, "WANTED", "GENERATION", "INSTANCES", "READY", "LIVE", "INSTANCE", "FACTS")
 	}
 	return append(head, "REASON")
 }
@@ -141,9 +141,17 @@ func (g getter) heading() []string {
 func (g getter) row(name string, s plugin.Status, generation string, wanted plugin.Desired) []string {
 	row := []string{name, orDash(s.Adapter), g.paint.state(s.State), age(s.Since, time.Now()), strconv.Itoa(s.Restarts)}
 	if g.o.output == "wide" {
-		row = append(row, orDash(string(wanted)), generation, condition(s, plugin.ConditionReady), condition(s, plugin.ConditionLive), orDash(s.Instance), orDash(facts(s)))
+		row = append(row, orDash(string(wanted)), generation, readyOf(s), condition(s, plugin.ConditionReady), condition(s, plugin.ConditionLive), orDash(s.Instance), orDash(facts(s)))
 	}
 	return append(row, orDash(reason(s)))
+}
+
+// readyOf says how many instances are ready, of how many.
+func readyOf(s plugin.Status) string {
+	if s.Instances == 0 {
+		return "-" // one of several, in an event
+	}
+	return fmt.Sprintf("%d/%d", s.Ready, s.Instances)
 }
 
 // condition is a condition's answer in a table.
@@ -269,7 +277,7 @@ func printOperations(out io.Writer, output string, found []plugin.Operation) err
 			fmt.Fprintln(out, o.Name)
 			continue
 		}
-		rows = append(rows, []string{o.Name, yesNo(o.Streams), arguments(o.Input), orDash(oneLine(o.Summary))})
+		rows = append(rows, []string{o.Name, inParts(o), arguments(o.Input), orDash(oneLine(o.Summary))})
 	}
 	if output == "name" {
 		return nil
@@ -277,9 +285,15 @@ func printOperations(out io.Writer, output string, found []plugin.Operation) err
 	return table(out, rows)
 }
 
-func yesNo(b bool) string {
-	if b {
-		return "yes"
+// inParts says what of an operation comes in parts.
+func inParts(o plugin.Operation) string {
+	switch {
+	case o.Streams && o.TakesStream:
+		return "both"
+	case o.Streams:
+		return "answer"
+	case o.TakesStream:
+		return "argument"
 	}
 	return "no"
 }

@@ -95,7 +95,7 @@ current in the configuration file, else in the default data folder.
 	flags.StringVar(&a.dataDir, "data-dir", "", "data folder of the daemon, where its address and token are")
 	flags.StringVar(&a.tokenFile, "token-file", "", "file that holds the token")
 	root.AddCommand(
-		a.apply(), a.get(), a.describe(), a.remove(), a.start(), a.stop(), a.restart(), a.wait(), a.invoke(),
+		a.apply(), a.get(), a.describe(), a.remove(), a.start(), a.stop(), a.restart(), a.reload(), a.rollback(), a.pin(), a.unpin(), a.wait(), a.invoke(),
 		a.logs(), a.events(), a.diff(), a.validate(), a.gc(), a.versions(),
 	)
 	if serve != nil {

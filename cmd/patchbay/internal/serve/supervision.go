@@ -22,9 +22,9 @@ func (d *daemon) supervision(c *config.Config, folder *config.Folder, all []plug
 			return d.logs.Resume(name, instance, dir, capture)
 		},
 		Resolve: secret.Folder{Path: c.SecretsDir}.Resolve, Node: folder.Node, Leaving: func() bool { return c.OnExit == config.Keep },
-		Changed: d.metrics.CountChanges(d.reporter.Changed), Refreshed: d.reporter.Refreshed, Forget: d.reporter.Forget,
+		Changed: d.metrics.CountChanges(d.reporter.Changed), Refreshed: d.reporter.Refreshed, Reloaded: d.reporter.Reloaded, Forget: d.reporter.Forget,
 		Host: func(name string) plugin.Host {
-			return dispatch.Host{Plugin: name, Node: folder.Node, Dispatch: d.dispatch, Publish: d.bus.Event}
+			return dispatch.Host{Plugin: name, Node: folder.Node, Dispatch: d.dispatch, Publish: d.bus.Event, Kept: d.store.Values(name), Ask: d.bus.Callback, Count: d.metrics.Callback}
 		},
 		OpenPipe: func(s plugin.Stream) (supervise.Pipe, error) { return d.bus.Pipe(s) }, Request: d.bus.Request,
 		RunDir: folder.RunDir, Starts: make(chan struct{}, supervise.StartsMax), Removals: make(chan struct{}, supervise.RemovalsMax), Log: log,

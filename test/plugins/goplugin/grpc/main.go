@@ -4,13 +4,14 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -18,7 +19,10 @@ import (
 	"github.com/patchbay-dev/patchbay/test/plugins/habit"
 )
 
-type service struct{ tiny.UnimplementedTinyServer }
+type service struct {
+	tiny.UnimplementedTinyServer
+	tally *tally
+}
 
 func (service) Echo(_ context.Context, in *tiny.Text) (*tiny.Text, error) { return in, nil }
 
@@ -50,28 +54,10 @@ func (service) Slow(ctx context.Context, in *tiny.Wait) (*emptypb.Empty, error) 
 	}
 }
 
-func (service) Count(in *tiny.Number, to grpc.ServerStreamingServer[tiny.Number]) error {
-	for n := range in.GetN() {
-		if err := to.Send(&tiny.Number{N: n + 1}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (service) Metadata(ctx context.Context, _ *emptypb.Empty) (*tiny.Pairs, error) {
-	md, _ := metadata.FromIncomingContext(ctx)
-	pairs := map[string]string{}
-	for key, values := range md {
-		pairs[key] = strings.Join(values, ",")
-	}
-	return &tiny.Pairs{Pairs: pairs}, nil
-}
-
 type server struct{ plugin.NetRPCUnsupportedPlugin }
 
 func (server) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
-	tiny.RegisterTinyServer(s, service{})
+	tiny.RegisterTinyServer(s, service{tally: &tally{}})
 	return nil
 }
 
@@ -84,6 +70,28 @@ func main() {
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: tiny.Handshake(),
 		Plugins:         plugin.PluginSet{tiny.Name: server{}},
-		GRPCServer:      plugin.DefaultGRPCServer,
+		GRPCServer:      serving,
 	})
+}
+
+// serving is go-plugin's default; with the argument "mute" reflection says that it
+// is not there, as in plugins of other languages, with "old" its version 1 does, as in
+// plugins with grpc before 1.57.
+func serving(options []grpc.ServerOption) *grpc.Server {
+	for argument, service := range map[string]string{"mute": "/grpc.reflection.", "old": "/grpc.reflection.v1."} {
+		if slices.Contains(os.Args, argument) {
+			options = append(options, grpc.StreamInterceptor(without(service)))
+		}
+	}
+	return grpc.NewServer(options...)
+}
+
+// without answers as if services that begin so were not there.
+func without(begin string) grpc.StreamServerInterceptor {
+	return func(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		if strings.HasPrefix(info.FullMethod, begin) {
+			return status.Error(codes.Unimplemented, "there is no reflection")
+		}
+		return next(srv, s)
+	}
 }

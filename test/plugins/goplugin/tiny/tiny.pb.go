@@ -250,6 +250,75 @@ func (x *Pairs) GetPairs() map[string]string {
 	return nil
 }
 
+// Failure is a status with one detail, when it has a type.
+type Failure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	DetailType    string                 `protobuf:"bytes,3,opt,name=detail_type,json=detailType,proto3" json:"detail_type,omitempty"`
+	Detail        []byte                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Failure) Reset() {
+	*x = Failure{}
+	mi := &file_tiny_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failure) ProtoMessage() {}
+
+func (x *Failure) ProtoReflect() protoreflect.Message {
+	mi := &file_tiny_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failure.ProtoReflect.Descriptor instead.
+func (*Failure) Descriptor() ([]byte, []int) {
+	return file_tiny_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Failure) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *Failure) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Failure) GetDetailType() string {
+	if x != nil {
+		return x.DetailType
+	}
+	return ""
+}
+
+func (x *Failure) GetDetail() []byte {
+	if x != nil {
+		return x.Detail
+	}
+	return nil
+}
+
 var File_tiny_proto protoreflect.FileDescriptor
 
 const file_tiny_proto_rawDesc = "" +
@@ -269,7 +338,13 @@ const file_tiny_proto_rawDesc = "" +
 	"\n" +
 	"PairsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\x9d\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +
+	"\aFailure\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1f\n" +
+	"\vdetail_type\x18\x03 \x01(\tR\n" +
+	"detailType\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\fR\x06detail2\x84\x06\n" +
 	"\x04Tiny\x126\n" +
 	"\x04Echo\x12\x16.patchbay.tiny.v1.Text\x1a\x16.patchbay.tiny.v1.Text\x128\n" +
 	"\x06Refuse\x12\x16.patchbay.tiny.v1.Text\x1a\x16.google.protobuf.Empty\x126\n" +
@@ -277,7 +352,13 @@ const file_tiny_proto_rawDesc = "" +
 	"\x05Print\x12\x16.patchbay.tiny.v1.Text\x1a\x16.google.protobuf.Empty\x126\n" +
 	"\x04Slow\x12\x16.patchbay.tiny.v1.Wait\x1a\x16.google.protobuf.Empty\x12=\n" +
 	"\x05Count\x12\x18.patchbay.tiny.v1.Number\x1a\x18.patchbay.tiny.v1.Number0\x01\x12;\n" +
-	"\bMetadata\x12\x16.google.protobuf.Empty\x1a\x17.patchbay.tiny.v1.PairsB=Z;github.com/patchbay-dev/patchbay/test/plugins/goplugin/tinyb\x06proto3"
+	"\bMetadata\x12\x16.google.protobuf.Empty\x1a\x17.patchbay.tiny.v1.Pairs\x12;\n" +
+	"\x03Sum\x12\x18.patchbay.tiny.v1.Number\x1a\x18.patchbay.tiny.v1.Number(\x01\x12:\n" +
+	"\x04Chat\x12\x16.patchbay.tiny.v1.Text\x1a\x16.patchbay.tiny.v1.Text(\x010\x01\x12;\n" +
+	"\x05Flood\x12\x18.patchbay.tiny.v1.Number\x1a\x16.patchbay.tiny.v1.Text0\x01\x12:\n" +
+	"\x04Hold\x12\x16.patchbay.tiny.v1.Text\x1a\x16.patchbay.tiny.v1.Text(\x010\x01\x128\n" +
+	"\x05Tally\x12\x16.google.protobuf.Empty\x1a\x17.patchbay.tiny.v1.Pairs\x129\n" +
+	"\x04Fail\x12\x19.patchbay.tiny.v1.Failure\x1a\x16.google.protobuf.EmptyB=Z;github.com/patchbay-dev/patchbay/test/plugins/goplugin/tinyb\x06proto3"
 
 var (
 	file_tiny_proto_rawDescOnce sync.Once
@@ -291,37 +372,50 @@ func file_tiny_proto_rawDescGZIP() []byte {
 	return file_tiny_proto_rawDescData
 }
 
-var file_tiny_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_tiny_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_tiny_proto_goTypes = []any{
 	(*Text)(nil),          // 0: patchbay.tiny.v1.Text
 	(*Code)(nil),          // 1: patchbay.tiny.v1.Code
 	(*Wait)(nil),          // 2: patchbay.tiny.v1.Wait
 	(*Number)(nil),        // 3: patchbay.tiny.v1.Number
 	(*Pairs)(nil),         // 4: patchbay.tiny.v1.Pairs
-	nil,                   // 5: patchbay.tiny.v1.Pairs.PairsEntry
-	(*emptypb.Empty)(nil), // 6: google.protobuf.Empty
+	(*Failure)(nil),       // 5: patchbay.tiny.v1.Failure
+	nil,                   // 6: patchbay.tiny.v1.Pairs.PairsEntry
+	(*emptypb.Empty)(nil), // 7: google.protobuf.Empty
 }
 var file_tiny_proto_depIdxs = []int32{
-	5, // 0: patchbay.tiny.v1.Pairs.pairs:type_name -> patchbay.tiny.v1.Pairs.PairsEntry
-	0, // 1: patchbay.tiny.v1.Tiny.Echo:input_type -> patchbay.tiny.v1.Text
-	0, // 2: patchbay.tiny.v1.Tiny.Refuse:input_type -> patchbay.tiny.v1.Text
-	1, // 3: patchbay.tiny.v1.Tiny.Exit:input_type -> patchbay.tiny.v1.Code
-	0, // 4: patchbay.tiny.v1.Tiny.Print:input_type -> patchbay.tiny.v1.Text
-	2, // 5: patchbay.tiny.v1.Tiny.Slow:input_type -> patchbay.tiny.v1.Wait
-	3, // 6: patchbay.tiny.v1.Tiny.Count:input_type -> patchbay.tiny.v1.Number
-	6, // 7: patchbay.tiny.v1.Tiny.Metadata:input_type -> google.protobuf.Empty
-	0, // 8: patchbay.tiny.v1.Tiny.Echo:output_type -> patchbay.tiny.v1.Text
-	6, // 9: patchbay.tiny.v1.Tiny.Refuse:output_type -> google.protobuf.Empty
-	6, // 10: patchbay.tiny.v1.Tiny.Exit:output_type -> google.protobuf.Empty
-	6, // 11: patchbay.tiny.v1.Tiny.Print:output_type -> google.protobuf.Empty
-	6, // 12: patchbay.tiny.v1.Tiny.Slow:output_type -> google.protobuf.Empty
-	3, // 13: patchbay.tiny.v1.Tiny.Count:output_type -> patchbay.tiny.v1.Number
-	4, // 14: patchbay.tiny.v1.Tiny.Metadata:output_type -> patchbay.tiny.v1.Pairs
-	8, // [8:15] is the sub-list for method output_type
-	1, // [1:8] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	6,  // 0: patchbay.tiny.v1.Pairs.pairs:type_name -> patchbay.tiny.v1.Pairs.PairsEntry
+	0,  // 1: patchbay.tiny.v1.Tiny.Echo:input_type -> patchbay.tiny.v1.Text
+	0,  // 2: patchbay.tiny.v1.Tiny.Refuse:input_type -> patchbay.tiny.v1.Text
+	1,  // 3: patchbay.tiny.v1.Tiny.Exit:input_type -> patchbay.tiny.v1.Code
+	0,  // 4: patchbay.tiny.v1.Tiny.Print:input_type -> patchbay.tiny.v1.Text
+	2,  // 5: patchbay.tiny.v1.Tiny.Slow:input_type -> patchbay.tiny.v1.Wait
+	3,  // 6: patchbay.tiny.v1.Tiny.Count:input_type -> patchbay.tiny.v1.Number
+	7,  // 7: patchbay.tiny.v1.Tiny.Metadata:input_type -> google.protobuf.Empty
+	3,  // 8: patchbay.tiny.v1.Tiny.Sum:input_type -> patchbay.tiny.v1.Number
+	0,  // 9: patchbay.tiny.v1.Tiny.Chat:input_type -> patchbay.tiny.v1.Text
+	3,  // 10: patchbay.tiny.v1.Tiny.Flood:input_type -> patchbay.tiny.v1.Number
+	0,  // 11: patchbay.tiny.v1.Tiny.Hold:input_type -> patchbay.tiny.v1.Text
+	7,  // 12: patchbay.tiny.v1.Tiny.Tally:input_type -> google.protobuf.Empty
+	5,  // 13: patchbay.tiny.v1.Tiny.Fail:input_type -> patchbay.tiny.v1.Failure
+	0,  // 14: patchbay.tiny.v1.Tiny.Echo:output_type -> patchbay.tiny.v1.Text
+	7,  // 15: patchbay.tiny.v1.Tiny.Refuse:output_type -> google.protobuf.Empty
+	7,  // 16: patchbay.tiny.v1.Tiny.Exit:output_type -> google.protobuf.Empty
+	7,  // 17: patchbay.tiny.v1.Tiny.Print:output_type -> google.protobuf.Empty
+	7,  // 18: patchbay.tiny.v1.Tiny.Slow:output_type -> google.protobuf.Empty
+	3,  // 19: patchbay.tiny.v1.Tiny.Count:output_type -> patchbay.tiny.v1.Number
+	4,  // 20: patchbay.tiny.v1.Tiny.Metadata:output_type -> patchbay.tiny.v1.Pairs
+	3,  // 21: patchbay.tiny.v1.Tiny.Sum:output_type -> patchbay.tiny.v1.Number
+	0,  // 22: patchbay.tiny.v1.Tiny.Chat:output_type -> patchbay.tiny.v1.Text
+	0,  // 23: patchbay.tiny.v1.Tiny.Flood:output_type -> patchbay.tiny.v1.Text
+	0,  // 24: patchbay.tiny.v1.Tiny.Hold:output_type -> patchbay.tiny.v1.Text
+	4,  // 25: patchbay.tiny.v1.Tiny.Tally:output_type -> patchbay.tiny.v1.Pairs
+	7,  // 26: patchbay.tiny.v1.Tiny.Fail:output_type -> google.protobuf.Empty
+	14, // [14:27] is the sub-list for method output_type
+	1,  // [1:14] is the sub-list for method input_type
+	1,  // [1:1] is the sub-list for extension type_name
+	1,  // [1:1] is the sub-list for extension extendee
+	0,  // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_tiny_proto_init() }
@@ -335,7 +429,7 @@ func file_tiny_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tiny_proto_rawDesc), len(file_tiny_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

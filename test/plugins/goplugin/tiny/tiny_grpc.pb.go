@@ -30,6 +30,12 @@ const (
 	Tiny_Slow_FullMethodName     = "/patchbay.tiny.v1.Tiny/Slow"
 	Tiny_Count_FullMethodName    = "/patchbay.tiny.v1.Tiny/Count"
 	Tiny_Metadata_FullMethodName = "/patchbay.tiny.v1.Tiny/Metadata"
+	Tiny_Sum_FullMethodName      = "/patchbay.tiny.v1.Tiny/Sum"
+	Tiny_Chat_FullMethodName     = "/patchbay.tiny.v1.Tiny/Chat"
+	Tiny_Flood_FullMethodName    = "/patchbay.tiny.v1.Tiny/Flood"
+	Tiny_Hold_FullMethodName     = "/patchbay.tiny.v1.Tiny/Hold"
+	Tiny_Tally_FullMethodName    = "/patchbay.tiny.v1.Tiny/Tally"
+	Tiny_Fail_FullMethodName     = "/patchbay.tiny.v1.Tiny/Fail"
 )
 
 // TinyClient is the client API for Tiny service.
@@ -48,8 +54,22 @@ type TinyClient interface {
 	Slow(ctx context.Context, in *Wait, opts ...grpc.CallOption) (*emptypb.Empty, error)
 	// Count streams the numbers from 1 to the one given.
 	Count(ctx context.Context, in *Number, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Number], error)
-	// Metadata answers the call's metadata.
+	// Metadata answers the call's metadata, and its time left as "deadline". It tells
+	// tiny-header and tiny-bin beside its answer, and tiny-trailer after it.
 	Metadata(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*Pairs, error)
+	// Sum takes numbers and answers their sum; it refuses a negative one at once.
+	Sum(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Number, Number], error)
+	// Chat answers each text with itself, and "bye" with its end.
+	Chat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Text, Text], error)
+	// Flood streams texts of so many bytes until it is cancelled.
+	Flood(ctx context.Context, in *Number, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Text], error)
+	// Hold takes nothing and answers nothing until it is cancelled.
+	Hold(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Text, Text], error)
+	// Tally says how many messages streams have sent and taken, and how many streams
+	// were cancelled.
+	Tally(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*Pairs, error)
+	// Fail ends with the status given.
+	Fail(ctx context.Context, in *Failure, opts ...grpc.CallOption) (*emptypb.Empty, error)
 }
 
 type tinyClient struct {
@@ -139,6 +159,84 @@ func (c *tinyClient) Metadata(ctx context.Context, in *emptypb.Empty, opts ...gr
 	return out, nil
 }
 
+func (c *tinyClient) Sum(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Number, Number], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Tiny_ServiceDesc.Streams[1], Tiny_Sum_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Number, Number]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tiny_SumClient = grpc.ClientStreamingClient[Number, Number]
+
+func (c *tinyClient) Chat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Text, Text], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Tiny_ServiceDesc.Streams[2], Tiny_Chat_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Text, Text]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tiny_ChatClient = grpc.BidiStreamingClient[Text, Text]
+
+func (c *tinyClient) Flood(ctx context.Context, in *Number, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Text], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Tiny_ServiceDesc.Streams[3], Tiny_Flood_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Number, Text]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tiny_FloodClient = grpc.ServerStreamingClient[Text]
+
+func (c *tinyClient) Hold(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Text, Text], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Tiny_ServiceDesc.Streams[4], Tiny_Hold_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Text, Text]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tiny_HoldClient = grpc.BidiStreamingClient[Text, Text]
+
+func (c *tinyClient) Tally(ctx context.Context, in *emptypb.Empty, opts ...grpc.CallOption) (*Pairs, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Pairs)
+	err := c.cc.Invoke(ctx, Tiny_Tally_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tinyClient) Fail(ctx context.Context, in *Failure, opts ...grpc.CallOption) (*emptypb.Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(emptypb.Empty)
+	err := c.cc.Invoke(ctx, Tiny_Fail_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TinyServer is the server API for Tiny service.
 // All implementations must embed UnimplementedTinyServer
 // for forward compatibility.
@@ -155,8 +253,22 @@ type TinyServer interface {
 	Slow(context.Context, *Wait) (*emptypb.Empty, error)
 	// Count streams the numbers from 1 to the one given.
 	Count(*Number, grpc.ServerStreamingServer[Number]) error
-	// Metadata answers the call's metadata.
+	// Metadata answers the call's metadata, and its time left as "deadline". It tells
+	// tiny-header and tiny-bin beside its answer, and tiny-trailer after it.
 	Metadata(context.Context, *emptypb.Empty) (*Pairs, error)
+	// Sum takes numbers and answers their sum; it refuses a negative one at once.
+	Sum(grpc.ClientStreamingServer[Number, Number]) error
+	// Chat answers each text with itself, and "bye" with its end.
+	Chat(grpc.BidiStreamingServer[Text, Text]) error
+	// Flood streams texts of so many bytes until it is cancelled.
+	Flood(*Number, grpc.ServerStreamingServer[Text]) error
+	// Hold takes nothing and answers nothing until it is cancelled.
+	Hold(grpc.BidiStreamingServer[Text, Text]) error
+	// Tally says how many messages streams have sent and taken, and how many streams
+	// were cancelled.
+	Tally(context.Context, *emptypb.Empty) (*Pairs, error)
+	// Fail ends with the status given.
+	Fail(context.Context, *Failure) (*emptypb.Empty, error)
 	mustEmbedUnimplementedTinyServer()
 }
 
@@ -187,6 +299,24 @@ func (UnimplementedTinyServer) Count(*Number, grpc.ServerStreamingServer[Number]
 }
 func (UnimplementedTinyServer) Metadata(context.Context, *emptypb.Empty) (*Pairs, error) {
 	return nil, status.Error(codes.Unimplemented, "method Metadata not implemented")
+}
+func (UnimplementedTinyServer) Sum(grpc.ClientStreamingServer[Number, Number]) error {
+	return status.Error(codes.Unimplemented, "method Sum not implemented")
+}
+func (UnimplementedTinyServer) Chat(grpc.BidiStreamingServer[Text, Text]) error {
+	return status.Error(codes.Unimplemented, "method Chat not implemented")
+}
+func (UnimplementedTinyServer) Flood(*Number, grpc.ServerStreamingServer[Text]) error {
+	return status.Error(codes.Unimplemented, "method Flood not implemented")
+}
+func (UnimplementedTinyServer) Hold(grpc.BidiStreamingServer[Text, Text]) error {
+	return status.Error(codes.Unimplemented, "method Hold not implemented")
+}
+func (UnimplementedTinyServer) Tally(context.Context, *emptypb.Empty) (*Pairs, error) {
+	return nil, status.Error(codes.Unimplemented, "method Tally not implemented")
+}
+func (UnimplementedTinyServer) Fail(context.Context, *Failure) (*emptypb.Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method Fail not implemented")
 }
 func (UnimplementedTinyServer) mustEmbedUnimplementedTinyServer() {}
 func (UnimplementedTinyServer) testEmbeddedByValue()              {}
@@ -328,6 +458,74 @@ func _Tiny_Metadata_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Tiny_Sum_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(TinyServer).Sum(&grpc.GenericServerStream[Number, Number]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tiny_SumServer = grpc.ClientStreamingServer[Number, Number]
+
+func _Tiny_Chat_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(TinyServer).Chat(&grpc.GenericServerStream[Text, Text]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tiny_ChatServer = grpc.BidiStreamingServer[Text, Text]
+
+func _Tiny_Flood_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(Number)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TinyServer).Flood(m, &grpc.GenericServerStream[Number, Text]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tiny_FloodServer = grpc.ServerStreamingServer[Text]
+
+func _Tiny_Hold_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(TinyServer).Hold(&grpc.GenericServerStream[Text, Text]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Tiny_HoldServer = grpc.BidiStreamingServer[Text, Text]
+
+func _Tiny_Tally_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(emptypb.Empty)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TinyServer).Tally(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tiny_Tally_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TinyServer).Tally(ctx, req.(*emptypb.Empty))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Tiny_Fail_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Failure)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TinyServer).Fail(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Tiny_Fail_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TinyServer).Fail(ctx, req.(*Failure))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Tiny_ServiceDesc is the grpc.ServiceDesc for Tiny service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -359,12 +557,42 @@ var Tiny_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Metadata",
 			Handler:    _Tiny_Metadata_Handler,
 		},
+		{
+			MethodName: "Tally",
+			Handler:    _Tiny_Tally_Handler,
+		},
+		{
+			MethodName: "Fail",
+			Handler:    _Tiny_Fail_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Count",
 			Handler:       _Tiny_Count_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Sum",
+			Handler:       _Tiny_Sum_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Chat",
+			Handler:       _Tiny_Chat_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Flood",
+			Handler:       _Tiny_Flood_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Hold",
+			Handler:       _Tiny_Hold_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "tiny.proto",
