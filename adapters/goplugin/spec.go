@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -235,9 +236,9 @@ func (c *compiled) checkInherit(faults *plugin.Faults) {
 }
 
 func (c *compiled) checkTransport(faults *plugin.Faults) {
-	described := c.Plugin != "" || len(c.Describe.Methods)+len(c.Describe.Types) > 0 || c.Describe.Service != "" || c.Describe.From != ""
+	described := !reflect.ValueOf(c.Describe).IsZero()
 	switch {
-	case c.Transport == transportGRPC && described:
+	case c.Transport == transportGRPC && (described || c.Plugin != ""):
 		faults.Add("spec.goplugin.transport", "grpc tells its own services; leave out plugin and describe, which are for netrpc")
 	case c.Transport == transportNetRPC && len(c.Metadata) > 0:
 		faults.Add("spec.goplugin.metadata", "net/rpc carries none; leave it out")
@@ -245,7 +246,7 @@ func (c *compiled) checkTransport(faults *plugin.Faults) {
 		faults.Add("spec.goplugin.descriptorSet", "is for gRPC; describe the methods of net/rpc under describe")
 	case c.Transport == transportNetRPC && len(c.CallerMetadata) > 0:
 		faults.Add("spec.goplugin.callerMetadata", "net/rpc carries none; leave it out")
-	case (c.Transport == transportNetRPC || len(c.Describe.Methods) > 0) && c.Plugin == "":
+	case (c.Transport == transportNetRPC || described) && c.Plugin == "":
 		faults.Add("spec.goplugin.plugin", "is missing; give the name to dispense, a key of the plugin's plugin map")
 	case (c.Transport == transportNetRPC || c.Plugin != "") && len(c.Describe.Methods) == 0 && c.Describe.From != describe.FromDWARF:
 		faults.Add("spec.goplugin.describe.methods", "is missing; net/rpc cannot tell its methods, so describe them, or write from: dwarf")
