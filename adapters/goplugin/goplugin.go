@@ -142,6 +142,7 @@ type process struct {
 	proc.Beside
 	compiled
 	launch plugin.Launch
+	cookie string    // that it accepted
 	own    *identity // nil without TLS
 	debug  *debuginfo.Cache
 	// stdout and stderr are its own part of the output files, behind that of earlier

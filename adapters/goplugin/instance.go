@@ -158,7 +158,7 @@ func (i *instance) Handle(ctx context.Context) (plugin.RawJSON, error) {
 	if err != nil {
 		return nil, err
 	}
-	return writeHandle(child, i.greeting, i.own)
+	return writeHandle(child, i.greeting, i.cookie, i.own)
 }
 
 // Digest is that of the executable.
@@ -185,6 +185,9 @@ func (i *instance) Inspect() map[string]string {
 	}
 	if i.own != nil {
 		facts["tls"] = "mutual"
+	}
+	if i.isKnown(i.Plugin) {
+		facts["plugin"], facts["dialect"] = i.Plugin, i.Dialect
 	}
 	return facts
 }

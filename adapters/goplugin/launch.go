@@ -33,7 +33,7 @@ func (c compiled) start(l plugin.Launch, cookie string) (*process, error) {
 	if len(l.Dir) > dirBytesMax {
 		return nil, fmt.Errorf("start: %w: the instance's folder %s is too long for a socket in it: %d bytes, at most %d", plugin.ErrUnavailable, l.Dir, len(l.Dir), dirBytesMax)
 	}
-	p := &process{compiled: c, launch: l}
+	p := &process{compiled: c, launch: l, cookie: cookie}
 	env := map[string]string{
 		c.Handshake.Key:            cookie,
 		"PLUGIN_PROTOCOL_VERSIONS": joined(c.Handshake.Versions),
@@ -135,6 +135,7 @@ func (p *process) join(ctx context.Context, g greeting) (*instance, error) {
 		case <-ctx.Done():
 		}
 	}()
+	adopted := p.connected // and configured by the daemon that launched it
 	d := &dialer{process: p, greeting: g}
 	var to link
 	var err error
@@ -142,6 +143,11 @@ func (p *process) join(ctx context.Context, g greeting) (*instance, error) {
 		to, err = connectGRPC(ctx, d)
 	} else {
 		to, err = connectNetRPC(ctx, d)
+	}
+	if err == nil && !adopted {
+		if err = p.configureBy(ctx, to); err != nil {
+			to.close()
+		}
 	}
 	if err != nil {
 		return nil, p.orDied(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/describe"
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/reva"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/manifest"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -20,14 +21,19 @@ import (
 type Spec struct {
 	Command []string `json:"command" required:"true" doc:"The executable and its arguments; a relative path starts from metadata.source."`
 	// Preset's words are the names of presets.
-	Preset    string    `json:"preset,omitempty" enum:"terraform,vault,tflint,grafana,example-basic,example-bidirectional,example-kv,example-negotiated,example-streaming,reva" doc:"Fills in what the plugins of one family have in common, so that command is all that is needed; fields given beside it win. The examples are go-plugin's own; reva needs plugin and describe."`
+	Preset    string    `json:"preset,omitempty" enum:"terraform,vault,tflint,grafana,example-basic,example-bidirectional,example-kv,example-negotiated,example-streaming,reva" doc:"Fills in what the plugins of one family have in common, so that command is all that is needed; fields given beside it win. The examples are go-plugin's own. reva takes its configuration from config."`
 	Handshake Handshake `json:"handshake,omitzero" doc:"What the plugin asks for before it serves: its HandshakeConfig. Required without a preset."`
 	// Inherit is the only way from the daemon's environment to the plugin's.
 	Inherit   []string `json:"inherit,omitempty" doc:"Names of variables that the plugin is given as the daemon has them, such as HTTPS_PROXY; one that the daemon lacks is left out, and spec.env wins. Nothing else of its environment is passed on."`
 	Transport string   `json:"transport,omitempty" enum:"auto,netrpc,grpc" doc:"auto (default) takes what the plugin announces; netrpc or grpc refuses the other."`
 	TLS       string   `json:"tls,omitempty" enum:"off,auto" doc:"off (default): the private socket is the protection. auto: mutual TLS with one-time certificates (AutoMTLS)."`
-	Plugin    string   `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
-	Describe  Describe `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
+	Plugin    string   `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map. With preset reva: userprovider or authprovider; without it both are tried."`
+	Describe  Describe `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell; preset reva knows them."`
+	// Dialect is by the cookie, or by describe.from: dwarf, when it is not given.
+	Dialect string `json:"dialect,omitempty" enum:"A,B,C" doc:"preset reva: how the plugin speaks. A: Reva 1.12 to 1.17 and 2.0 to 2.2; B: from 1.18 and 2.3; C: the proposal with the cookie reva. By default C for a plugin that accepts that cookie, and B, which serves A too, for others."`
+	// Config is not secret: it stands in the manifest.
+	Config    plugin.RawJSON `json:"config,omitempty" doc:"What the plugin is configured with after each start, before it runs. With preset reva: the driver's table, an object whose values are texts, numbers, true or false, or lists of texts."`
+	Configure string         `json:"configure,omitempty" doc:"The operation that takes config as its argument (preset reva: Configure). It is called after each start: when it refuses, the plugin does not run."`
 	// DescriptorSet is for plugins in languages whose servers have no reflection.
 	DescriptorSet string `json:"descriptorSet,omitempty" doc:"gRPC: a FileDescriptorSet (protoc --include_imports --descriptor_set_out) to take the services from, for a plugin without server reflection; a relative path starts from metadata.source."`
 	// Errors' longest pattern that matches wins.
@@ -81,7 +87,9 @@ type compiled struct {
 	preset    preset
 	path      string // of the executable, absolute
 	digest    string
-	described describe.Compiled // without operations before debugging information is read
+	described describe.Compiled   // without operations before debugging information is read, or the object chosen
+	objects   map[string][]object // by the cookie's value, where the preset knows them
+	setup     []byte              // the argument of Configure
 	payload   int
 	// descriptors is the content of DescriptorSet.
 	descriptors []byte
@@ -119,6 +127,7 @@ func interpret(m plugin.Manifest) (compiled, plugin.Faults, error) {
 	c.checkInherit(&faults)
 	c.checkTransport(&faults)
 	c.checkDescription(&faults)
+	c.checkConfig(&faults)
 	c.checkErrors(&faults)
 	c.orDefaults()
 	proc.CheckProbes(&faults, m)
@@ -236,8 +245,11 @@ func (c *compiled) checkTransport(faults *plugin.Faults) {
 		faults.Add("spec.goplugin.descriptorSet", "is for gRPC; describe the methods of net/rpc under describe")
 	case c.Transport == transportNetRPC && len(c.CallerMetadata) > 0:
 		faults.Add("spec.goplugin.callerMetadata", "net/rpc carries none; leave it out")
+	case c.isKnown(c.Plugin):
 	case (c.Transport == transportNetRPC || len(c.Describe.Methods) > 0) && c.Plugin == "":
 		faults.Add("spec.goplugin.plugin", "is missing; give the name to dispense, a key of the plugin's plugin map")
+	case c.preset.reva && len(c.Describe.Methods) == 0:
+		faults.Add("spec.goplugin.plugin", "%q is not known of Reva; write %s, or describe the methods of another", c.Plugin, strings.Join(reva.Kinds(), " or "))
 	case (c.Transport == transportNetRPC || c.Plugin != "") && len(c.Describe.Methods) == 0 && c.Describe.From != describe.FromDWARF:
 		faults.Add("spec.goplugin.describe.methods", "is missing; net/rpc cannot tell its methods, so describe them, or write from: dwarf")
 	}
@@ -266,13 +278,22 @@ func (p *process) readDescription(ctx context.Context) error {
 		return startFailed("describe", err)
 	}
 	var known Describe
-	if err == nil {
+	reva := p.isKnown(p.Plugin)
+	switch {
+	case err != nil:
+	case reva:
+		err = p.chooseDialect(found)
+	default:
 		known, err = found.Choose(p.Describe.Type)
 	}
 	if err != nil {
 		return fmt.Errorf("%s.from: %w: dwarf: %w", describePath, plugin.ErrInvalid, err)
 	}
 	var faults plugin.Faults
+	if reva {
+		p.know(&faults)
+		return faults.Err()
+	}
 	p.described = describe.Compile(known.Under(p.Describe), describePath, &faults)
 	return faults.Err()
 }
@@ -285,6 +306,10 @@ func (c *compiled) checkDescription(faults *plugin.Faults) {
 		given = Describe{Types: given.Types}
 	} else if given.Type != "" {
 		faults.Add("spec.goplugin.describe.type", "chooses among types of the binary, for from: dwarf; leave it out")
+	}
+	if c.isKnown(c.Plugin) && c.Describe.From != describe.FromDWARF {
+		c.know(faults)
+		return
 	}
 	c.described = describe.Compile(given, describePath, faults)
 }
