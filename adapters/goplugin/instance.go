@@ -162,8 +162,11 @@ func (i *instance) Handle(ctx context.Context) (plugin.RawJSON, error) {
 }
 
 // Digest is that of the executable.
-func (i *instance) Digest(context.Context) (string, error) {
-	c, err := compile(i.launch.Manifest)
+func (i *instance) Digest(ctx context.Context) (string, error) {
+	c, err := compile(i.launch.Manifest, i.builds)
+	if err == nil && c.path == "" {
+		c.path, err = i.builds.Find(ctx, c.Source)
+	}
 	if err != nil {
 		return "", fmt.Errorf("digest: %w: %w", plugin.ErrConflict, err)
 	}

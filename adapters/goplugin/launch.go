@@ -69,7 +69,7 @@ func (c compiled) start(l plugin.Launch, cookie string) (*process, error) {
 		return nil, startFailed("start: output", err)
 	}
 	spec := proc.Spec{
-		Path: c.path, Args: c.Command[1:], Env: c.environ(l, env), Dir: l.Dir,
+		Path: c.path, Args: c.Command[min(1, len(c.Command)):], Env: c.environ(l, env), Dir: l.Dir,
 		Stdout: stdout, Stderr: stderr, Digest: c.digest, Detached: l.Manifest.Spec.Detached(), Limits: l.Manifest.Spec.Limits,
 	}
 	p.Beside = proc.NewBeside(l.Manifest, spec)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/build"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/describe"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/reva"
@@ -19,7 +20,8 @@ import (
 
 // Spec is the manifest block under spec.goplugin.
 type Spec struct {
-	Command []string `json:"command" required:"true" doc:"The executable and its arguments; a relative path starts from metadata.source."`
+	Command []string `json:"command,omitempty" doc:"The executable and its arguments; a relative path starts from metadata.source. Required without source."`
+	Source  Source   `json:"source,omitzero" doc:"In place of command: Go source, which the daemon builds into its cache, or a URL to download."`
 	// Preset's words are the names of presets.
 	Preset    string    `json:"preset,omitempty" enum:"terraform,vault,tflint,grafana,example-basic,example-bidirectional,example-kv,example-negotiated,example-streaming,reva" doc:"Fills in what the plugins of one family have in common, so that command is all that is needed; fields given beside it win. The examples are go-plugin's own. reva takes its configuration from config."`
 	Handshake Handshake `json:"handshake,omitzero" doc:"What the plugin asks for before it serves: its HandshakeConfig. Required without a preset."`
@@ -53,6 +55,9 @@ type Handshake struct {
 	Versions []int    `json:"versions,omitempty" doc:"Protocol versions that may be spoken (default 1); the plugin takes its highest among them."`
 }
 
+// Source is where a plugin comes from that is no executable yet.
+type Source = build.Source
+
 // Describe says what a net/rpc plugin offers; what it consists of is described there.
 type (
 	Describe = describe.Description
@@ -85,7 +90,7 @@ var (
 type compiled struct {
 	Spec
 	preset    preset
-	path      string // of the executable, absolute
+	path      string // of the executable, absolute; empty with a source that was not built yet
 	digest    string
 	described describe.Compiled   // without operations before debugging information is read, or the object chosen
 	objects   map[string][]object // by the cookie's value, where the preset knows them
@@ -97,12 +102,18 @@ type compiled struct {
 
 // compile checks m and prepares what is the same for every launch of it. The
 // error is plugin.Faults.
-func compile(m plugin.Manifest) (compiled, error) {
+func compile(m plugin.Manifest, builds *build.Builder) (compiled, error) {
 	c, faults, err := interpret(m)
 	if err != nil {
 		return c, err
 	}
-	if len(c.Command) > 0 && c.Command[0] != "" {
+	switch {
+	case c.Source != (Source{}):
+		if c.Source.Folder != "" && !filepath.IsAbs(c.Source.Folder) && m.Metadata.Source != "" {
+			c.Source.Folder = filepath.Join(m.Metadata.Source, c.Source.Folder)
+		}
+		builds.Check(c.Source, &faults)
+	case len(c.Command) > 0 && c.Command[0] != "":
 		c.resolve(m.Metadata.Source, &faults)
 	}
 	c.describeByFile(m.Metadata.Source, &faults)
@@ -118,8 +129,11 @@ func interpret(m plugin.Manifest) (compiled, plugin.Faults, error) {
 		return c, nil, err
 	}
 	checkRest(m.Spec, &faults)
-	if len(faults) == 0 && (len(c.Command) == 0 || c.Command[0] == "") {
-		faults.Add("spec.goplugin.command", "is empty; give the plugin's path and arguments")
+	switch sourced := c.Source != (Source{}); {
+	case sourced && len(c.Command) > 0:
+		faults.Add("spec.goplugin.source", "stands beside command; leave one of them out")
+	case !sourced && len(faults) == 0 && (len(c.Command) == 0 || c.Command[0] == ""):
+		faults.Add("spec.goplugin.command", "is empty; give the plugin's path and arguments, or source")
 	}
 	c.preset = presetOf(c.Preset)
 	c.Spec = c.preset.under(c.Spec)
