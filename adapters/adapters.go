@@ -4,6 +4,8 @@
 package adapters
 
 import (
+	"path/filepath"
+
 	"github.com/patchbay-dev/patchbay/adapters/container"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
@@ -17,6 +19,11 @@ import (
 type Options struct {
 	// Node names the daemon; containers carry it as a label, processes in their mark.
 	Node string
+	// Dir is a folder that adapters may keep something in, each below its name; "" is
+	// none.
+	Dir string
+	// AllowSource lists from where adapters may download what they build.
+	AllowSource []string
 	// DockerHost is the engine's address; empty: DOCKER_HOST, else the default.
 	DockerHost string
 }
@@ -25,11 +32,19 @@ type Options struct {
 func All(o Options) []plugin.Adapter {
 	return []plugin.Adapter{
 		container.New(container.Options{Node: o.Node, Host: o.DockerHost}),
-		goplugin.New(goplugin.Options{Node: o.Node}),
+		goplugin.New(goplugin.Options{Node: o.Node, Dir: below(o.Dir, "goplugin"), AllowSource: o.AllowSource}),
 		portable.New(portable.Options{Node: o.Node}),
 		provider.New(provider.Options{Node: o.Node}),
 		starlark.New(),
 	}
+}
+
+// below leaves an adapter without a folder where there is none for all.
+func below(dir, name string) string {
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(dir, name)
 }
 
 // ByName makes each adapter found by its name.

@@ -327,7 +327,7 @@ func TestAdopt_strangeHandles(t *testing.T) {
 	}{
 		{"of another instance", `"mark":"conformance/`, `"mark":"other/`, plugin.ErrNotFound, true},
 		{"unknown field", `{"process"`, `{"x":1,"process"`, plugin.ErrNotFound, true},
-		{"something behind", `"protocol":"netrpc"}}`, `"protocol":"netrpc"}}{}`, plugin.ErrNotFound, true},
+		{"something behind", `"cookie":"3f2c"}`, `"cookie":"3f2c"}{}`, plugin.ErrNotFound, true},
 		{"too long", `{"process"`, strings.Repeat(" ", 64<<10) + `{"process"`, plugin.ErrNotFound, true},
 		{"another machine", `"network":"unix","address":"`, `"network":"tcp","address":"192.0.2.1:80`, plugin.ErrInvalid, false},
 		{"network", `"network":"unix"`, `"network":"udp"`, plugin.ErrInvalid, false},

@@ -20,6 +20,7 @@
 //   - gRPC: server reflection once, then dynamic messages; the plugin's output
 //     by its GRPCStdio service.
 //
+// A plugin that is no executable yet is built or downloaded first (internal/build).
 // What a family of plugins has in common is a preset of a manifest. What goes wrong
 // with go-plugin's own client, and must not here, is the table of TestFailures.
 //

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"sync/atomic"
 
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/build"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -19,12 +21,19 @@ const name = "goplugin"
 type Options struct {
 	// Node names the daemon: it sweeps what bears this mark, and nothing else.
 	Node string
+	// Dir is the adapter's own folder, for what it builds; "" allows no spec.source.
+	Dir string
+	// AllowSource lists the hosts, and paths below them, from which it downloads.
+	AllowSource []string
+	// HTTP downloads; nil is the default client.
+	HTTP *http.Client
 }
 
 // Adapter launches go-plugin processes.
 type Adapter struct {
 	options Options
 	debug   *debuginfo.Cache
+	builds  *build.Builder
 }
 
 var (
@@ -36,7 +45,13 @@ var (
 )
 
 // New returns the adapter.
-func New(o Options) *Adapter { return &Adapter{options: o, debug: debuginfo.NewCache()} }
+func New(o Options) *Adapter {
+	builds := build.New(build.Options{Dir: o.Dir, Allowed: o.AllowSource, Client: o.HTTP})
+	return &Adapter{options: o, debug: debuginfo.NewCache(), builds: builds}
+}
+
+// Close ends builds under way. Plugins run on.
+func (a *Adapter) Close() { a.builds.Close() }
 
 // Name returns "goplugin".
 func (*Adapter) Name() string { return name }
@@ -44,25 +59,31 @@ func (*Adapter) Name() string { return name }
 // Spec returns a pointer to the zero value of the manifest block.
 func (*Adapter) Spec() any { return &Spec{} }
 
-// Check reports every fault of m's block, and that its executable can be run.
-func (*Adapter) Check(m plugin.Manifest) error {
-	_, err := compile(m)
+// Check reports every fault of m's block, and that its executable can be run, or may
+// be built.
+func (a *Adapter) Check(m plugin.Manifest) error {
+	_, err := compile(m, a.builds)
 	return err
 }
 
 // Launch starts the plugin and returns once a call can be made: the handshake is
 // done, and the net/rpc object dispensed or the gRPC services listed.
 func (a *Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, error) {
-	c, err := compile(l.Manifest)
+	c, err := compile(l.Manifest, a.builds)
 	if err != nil {
 		return nil, err
 	}
 	if ctx.Err() != nil {
 		return nil, startFailed("start", ctx.Err())
 	}
+	if c.path == "" {
+		if c.path, err = a.builds.Executable(ctx, c.Source); err != nil {
+			return nil, err
+		}
+	}
 	for _, value := range c.Handshake.Values {
 		var i *instance
-		if i, err = c.try(ctx, l, value, a.debug); err == nil {
+		if i, err = a.try(ctx, c, l, value); err == nil {
 			return i, nil
 		}
 		if !errors.Is(err, errCookie) {
@@ -73,12 +94,12 @@ func (a *Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance,
 }
 
 // try launches the plugin with one value of its cookie.
-func (c compiled) try(ctx context.Context, l plugin.Launch, value string, debug *debuginfo.Cache) (*instance, error) {
+func (a *Adapter) try(ctx context.Context, c compiled, l plugin.Launch, value string) (*instance, error) {
 	p, err := c.start(l, value)
 	if err != nil {
 		return nil, err
 	}
-	p.debug = debug
+	p.debug, p.builds = a.debug, a.builds
 	i, err := p.connect(ctx)
 	if err != nil {
 		p.kill()
@@ -99,7 +120,7 @@ func (a *Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSO
 	if err != nil {
 		return nil, err
 	}
-	p := &process{Process: child, launch: l, debug: a.debug}
+	p := &process{Process: child, launch: l, debug: a.debug, builds: a.builds}
 	i, err := p.resume(ctx, h)
 	if err != nil {
 		p.kill()
@@ -144,8 +165,10 @@ type process struct {
 	proc.Beside
 	compiled
 	launch plugin.Launch
+	cookie string    // that it accepted
 	own    *identity // nil without TLS
 	debug  *debuginfo.Cache
+	builds *build.Builder
 	// stdout and stderr are its own part of the output files, behind that of earlier
 	// attempts; empty once adopted.
 	stdout, stderr proc.Tail

@@ -20,6 +20,8 @@ const handleBytesMax = 64 << 10
 type handle struct {
 	Process  proc.Handle `json:"process"`
 	Greeting announced   `json:"greeting"`
+	// Cookie is the value that the plugin accepted.
+	Cookie string `json:"cookie,omitempty"`
 	// Identity is the daemon's own, when there is TLS.
 	Identity *keys `json:"identity,omitempty"`
 }
@@ -33,8 +35,8 @@ type announced struct {
 	Certificate []byte `json:"certificate,omitempty"` // DER
 }
 
-func writeHandle(child proc.Handle, g greeting, own *identity) (plugin.RawJSON, error) {
-	h := handle{Process: child, Greeting: announced{g.version, g.network, g.address, g.protocol, g.certificate}}
+func writeHandle(child proc.Handle, g greeting, cookie string, own *identity) (plugin.RawJSON, error) {
+	h := handle{Process: child, Greeting: announced{g.version, g.network, g.address, g.protocol, g.certificate}, Cookie: cookie}
 	if own != nil {
 		var err error
 		if h.Identity, err = own.keys(); err != nil {
@@ -76,7 +78,7 @@ func (p *process) resume(ctx context.Context, h handle) (*instance, error) {
 	if err := errors.Join(err, faults.Err()); err != nil {
 		return nil, err
 	}
-	p.compiled, p.connected = c, true
+	p.compiled, p.connected, p.cookie = c, true, h.Cookie
 	p.Beside = proc.NewBeside(p.launch.Manifest, proc.Spec{Env: c.environ(p.launch, nil), Dir: p.launch.Dir})
 	if err := p.recallDescriptors(); err != nil {
 		return nil, err

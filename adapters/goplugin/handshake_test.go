@@ -137,7 +137,7 @@ func FuzzHandle(f *testing.F) {
 		f.Fatal(err)
 	}
 	g := greeting{1, "unix", "/run/p-1/plugin1", transportNetRPC, own.certificate.Certificate[0]}
-	good, err := writeHandle(proc.Handle{Pid: 7, Boot: "b", Start: 1, Mark: proc.Mark(l) + "/1"}, g, own)
+	good, err := writeHandle(proc.Handle{Pid: 7, Boot: "b", Start: 1, Mark: proc.Mark(l) + "/1"}, g, "c", own)
 	if err != nil {
 		f.Fatal(err)
 	}

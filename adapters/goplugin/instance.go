@@ -162,12 +162,15 @@ func (i *instance) Handle(ctx context.Context) (plugin.RawJSON, error) {
 	if err != nil {
 		return nil, err
 	}
-	return writeHandle(child, i.greeting, i.own)
+	return writeHandle(child, i.greeting, i.cookie, i.own)
 }
 
 // Digest is that of the executable.
-func (i *instance) Digest(context.Context) (string, error) {
-	c, err := compile(i.launch.Manifest)
+func (i *instance) Digest(ctx context.Context) (string, error) {
+	c, err := compile(i.launch.Manifest, i.builds)
+	if err == nil && c.path == "" {
+		c.path, err = i.builds.Find(ctx, c.Source)
+	}
 	if err != nil {
 		return "", fmt.Errorf("digest: %w: %w", plugin.ErrConflict, err)
 	}
@@ -191,6 +194,9 @@ func (i *instance) Inspect() map[string]string {
 		facts["tls"] = "mutual"
 	}
 	maps.Copy(facts, i.link.facts())
+	if i.isKnown(i.Plugin) {
+		facts["plugin"], facts["dialect"] = i.Plugin, i.Dialect
+	}
 	return facts
 }
 

@@ -33,7 +33,7 @@ func (c compiled) start(l plugin.Launch, cookie string) (*process, error) {
 	if len(l.Dir) > dirBytesMax {
 		return nil, fmt.Errorf("start: %w: the instance's folder %s is too long for a socket in it: %d bytes, at most %d", plugin.ErrUnavailable, l.Dir, len(l.Dir), dirBytesMax)
 	}
-	p := &process{compiled: c, launch: l}
+	p := &process{compiled: c, launch: l, cookie: cookie}
 	env := map[string]string{
 		c.Handshake.Key:            cookie,
 		"PLUGIN_PROTOCOL_VERSIONS": joined(c.Handshake.Versions),
@@ -88,7 +88,7 @@ func (p *process) execute(env map[string]string, inherited []*os.File) error {
 		return startFailed("start: output", err)
 	}
 	spec := proc.Spec{
-		Path: c.path, Args: c.Command[1:], Env: c.environ(l, env), Dir: l.Dir,
+		Path: c.path, Args: c.Command[min(1, len(c.Command)):], Env: c.environ(l, env), Dir: l.Dir,
 		Stdout: stdout, Stderr: stderr, ExtraFiles: inherited, Digest: c.digest, Detached: l.Manifest.Spec.Detached(), Limits: l.Manifest.Spec.Limits,
 	}
 	p.Beside = proc.NewBeside(l.Manifest, spec)
@@ -164,6 +164,7 @@ func (p *process) join(ctx context.Context, g greeting) (*instance, error) {
 		case <-ctx.Done():
 		}
 	}()
+	adopted := p.connected // and configured by the daemon that launched it
 	d := &dialer{process: p, greeting: g}
 	var to link
 	var err error
@@ -171,6 +172,11 @@ func (p *process) join(ctx context.Context, g greeting) (*instance, error) {
 		to, err = connectGRPC(ctx, d)
 	} else {
 		to, err = connectNetRPC(ctx, d)
+	}
+	if err == nil && !adopted {
+		if err = p.configureBy(ctx, to); err != nil {
+			to.close()
+		}
 	}
 	if err != nil {
 		return nil, p.orDied(err)

@@ -163,6 +163,12 @@ func TestCheck_faults(t *testing.T) {
 		{"no name", func(s *goplugin.Spec) { s.Plugin = "" }, "spec.goplugin.plugin: is missing"},
 		{"no methods", func(s *goplugin.Spec) { s.Describe.Methods = nil }, "spec.goplugin.describe.methods: is missing"},
 		{"described grpc", func(s *goplugin.Spec) { s.Transport = "grpc" }, "spec.goplugin.transport: grpc tells its own services"},
+		{"described grpc in part", func(s *goplugin.Spec) {
+			s.Transport, s.Plugin, s.Describe = "grpc", "", goplugin.Describe{Integers: "text"}
+		}, "spec.goplugin.transport: grpc tells its own services"},
+		{"described for no name", func(s *goplugin.Spec) {
+			s.Transport, s.Plugin, s.Describe = "", "", goplugin.Describe{From: "dwarf"}
+		}, "spec.goplugin.plugin: is missing"},
 		{"metadata", func(s *goplugin.Spec) { s.Metadata = map[string]map[string]string{"*": {"a": "b"}} }, "spec.goplugin.metadata: net/rpc carries none"},
 	} {
 		spec := netrpcSpec(good)

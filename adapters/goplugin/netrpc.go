@@ -27,6 +27,7 @@ func connectNetRPC(ctx context.Context, d *dialer) (link, error) {
 	if err := d.readDescription(ctx); err != nil {
 		return nil, err
 	}
+	d.choose(d.choices()[0])
 	if d.Plugin == "" || len(d.described.Operations) == 0 {
 		return nil, fmt.Errorf("connect: %w: the plugin speaks net/rpc, which cannot tell its methods; give spec.goplugin.plugin and describe", plugin.ErrInvalid)
 	}
@@ -36,7 +37,7 @@ func connectNetRPC(ctx context.Context, d *dialer) (link, error) {
 	n.turn <- struct{}{}
 	s, err := n.session(ctx)
 	if err == nil {
-		err = s.ready(ctx)
+		err = n.dispenseAny(ctx, s)
 	}
 	if err != nil {
 		n.close()

@@ -1,8 +1,10 @@
 package goplugin
 
 import (
+	"maps"
 	"reflect"
 
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/reva"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
@@ -18,6 +20,8 @@ type preset struct {
 	// aliases are names under which methods can be called too, where versions of one
 	// protocol differ in the name only.
 	aliases map[string]string
+	// reva: its plugins are known by their names and dialects, and need no description.
+	reva bool
 }
 
 // presets lists them, in the order of the enum in [Spec]. The values are those of
@@ -126,11 +130,10 @@ func presets() []preset {
 			spec: Spec{Handshake: cookie(basicKey, []int{1}, helloValue), Transport: transportGRPC},
 		},
 		{
-			// Every release has the cookie of the examples; "reva" is that of the
-			// proposal which loads plugins by URL (cs3org/reva#1970). The manifest names
-			// the plugin and describes its methods.
+			// See package reva, which has all that is known of its plugins.
 			name: "reva",
-			spec: Spec{Handshake: cookie(basicKey, []int{1}, helloValue, "reva"), Transport: transportNetRPC},
+			spec: Spec{Handshake: cookie(basicKey, []int{1}, reva.Cookies("")...), Transport: transportNetRPC, Configure: reva.Configure, Errors: reva.Errors()},
+			reva: true,
 		},
 	}
 }
@@ -201,6 +204,13 @@ func presetOf(name string) preset {
 
 // under returns s with the preset's value in every field that s leaves out.
 func (p preset) under(s Spec) Spec {
+	if p.reva {
+		p.spec.Handshake.Values = reva.Cookies(s.Dialect)
+	}
+	if p.spec.Errors != nil { // a pattern of the manifest stands beside the preset's
+		maps.Copy(p.spec.Errors, s.Errors)
+		s.Errors = p.spec.Errors
+	}
 	if s.Handshake.Value != "" || len(s.Handshake.Values) > 0 {
 		p.spec.Handshake.Values = nil
 	}

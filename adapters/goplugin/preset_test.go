@@ -24,14 +24,10 @@ func TestPresets_areTheWordsOfTheSchema(t *testing.T) {
 }
 
 // TestPresets_isAllThatIsNeeded: with the command beside it, a preset is a whole
-// manifest. Reva's plugins are of two kinds, and net/rpc cannot tell which.
+// manifest.
 func TestPresets_isAllThatIsNeeded(t *testing.T) {
 	for _, p := range presets() {
-		block := `{"command": ["/bin/sh"], "preset": "` + p.name + `"`
-		if p.name == "reva" {
-			block += `, "plugin": "userprovider", "describe": {"methods": {"GetUser": {"args": "any", "reply": "any"}}}`
-		}
-		c, err := compile(blockOf(block + "}"))
+		c, err := compile(blockOf(`{"command": ["/bin/sh"], "preset": "`+p.name+`"}`), nil)
 		if err != nil {
 			t.Errorf("%s: %v", p.name, err)
 		}
@@ -62,7 +58,7 @@ func TestPresets_giveWayToTheManifest(t *testing.T) {
 		{"tls", `"preset": "terraform", "tls": "off"`, Handshake{Key: "TF_PLUGIN_MAGIC_COOKIE", Values: []string{magic}, Versions: []int{5, 6}}, "off"},
 		{"no preset", `"handshake": {"key": "K", "value": "v"}`, Handshake{Key: "K", Value: "v", Values: []string{"v"}, Versions: []int{1}}, ""},
 	} {
-		c, err := compile(blockOf(`{"command": ["/bin/sh"], ` + tt.block + `}`))
+		c, err := compile(blockOf(`{"command": ["/bin/sh"], `+tt.block+`}`), nil)
 		if diff := cmp.Diff(tt.want, c.Handshake); err != nil || diff != "" || c.TLS != tt.tls {
 			t.Errorf("%s: error %v, tls %q, handshake (-want +got):\n%s", tt.name, err, c.TLS, diff)
 		}
@@ -78,7 +74,7 @@ func TestPresets_ofBothProtocols(t *testing.T) {
 		`"preset": "example-kv", "transport": "netrpc"`:    2,
 		`"preset": "vault", "metadata": {"*": {"a": "b"}}`: 0,
 	} {
-		c, err := compile(blockOf(`{"command": ["/bin/sh"], ` + block + `}`))
+		c, err := compile(blockOf(`{"command": ["/bin/sh"], `+block+`}`), nil)
 		if err != nil || len(c.described.Offers()) != methods {
 			t.Errorf("%s: got %d methods, %v; want %d", block, len(c.described.Offers()), err, methods)
 		}
@@ -87,7 +83,7 @@ func TestPresets_ofBothProtocols(t *testing.T) {
 
 func TestPresets_environment(t *testing.T) {
 	const variable = "VAULT_PLUGIN_AUTOMTLS_ENABLED"
-	c, err := compile(blockOf(`{"command": ["/bin/sh"], "preset": "vault"}`))
+	c, err := compile(blockOf(`{"command": ["/bin/sh"], "preset": "vault"}`), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +110,7 @@ func TestHandshake_faults(t *testing.T) {
 		`"handshake": {"key": "K", "value": "\u0000"}`:                    "spec.goplugin.handshake.value: holds a zero byte",
 		`"handshake": {"key": "K", "values": [` + manyValues(valuesMax+1): "spec.goplugin.handshake.values: has 9 values",
 	} {
-		_, err := compile(blockOf(`{"command": ["/bin/sh"], ` + block + `}`))
+		_, err := compile(blockOf(`{"command": ["/bin/sh"], `+block+`}`), nil)
 		var faults plugin.Faults
 		if !errors.As(err, &faults) || len(faults) != 1 || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want the one fault %s", block, err, want)

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/build"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/describe"
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/reva"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/manifest"
 	"github.com/patchbay-dev/patchbay/core/plugin"
@@ -18,16 +21,22 @@ import (
 
 // Spec is the manifest block under spec.goplugin.
 type Spec struct {
-	Command []string `json:"command" required:"true" doc:"The executable and its arguments; a relative path starts from metadata.source."`
+	Command []string `json:"command,omitempty" doc:"The executable and its arguments; a relative path starts from metadata.source. Required without source."`
+	Source  Source   `json:"source,omitzero" doc:"In place of command: Go source, which the daemon builds into its cache, or a URL to download."`
 	// Preset's words are the names of presets.
-	Preset    string    `json:"preset,omitempty" enum:"patchbay,terraform,vault,tflint,grafana,example-basic,example-bidirectional,example-kv,example-negotiated,example-streaming,reva" doc:"Fills in what the plugins of one family have in common, so that command is all that is needed; fields given beside it win. patchbay is for those of Patchbay's own SDK (sdk/go/goplugin); the examples are go-plugin's; reva needs plugin and describe."`
+	Preset    string    `json:"preset,omitempty" enum:"patchbay,terraform,vault,tflint,grafana,example-basic,example-bidirectional,example-kv,example-negotiated,example-streaming,reva" doc:"Fills in what the plugins of one family have in common, so that command is all that is needed; fields given beside it win. patchbay is for those of Patchbay's own SDK (sdk/go/goplugin); the examples are go-plugin's. reva takes its configuration from config."`
 	Handshake Handshake `json:"handshake,omitzero" doc:"What the plugin asks for before it serves: its HandshakeConfig. Required without a preset."`
 	// Inherit is the only way from the daemon's environment to the plugin's.
 	Inherit   []string `json:"inherit,omitempty" doc:"Names of variables that the plugin is given as the daemon has them, such as HTTPS_PROXY; one that the daemon lacks is left out, and spec.env wins. Nothing else of its environment is passed on."`
 	Transport string   `json:"transport,omitempty" enum:"auto,netrpc,grpc" doc:"auto (default) takes what the plugin announces; netrpc or grpc refuses the other."`
 	TLS       string   `json:"tls,omitempty" enum:"off,auto" doc:"off (default): the private socket is the protection. auto: mutual TLS with one-time certificates (AutoMTLS)."`
-	Plugin    string   `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map."`
-	Describe  Describe `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell."`
+	Plugin    string   `json:"plugin,omitempty" doc:"net/rpc: the name to dispense, a key of the plugin's plugin map. With preset reva: userprovider or authprovider; without it both are tried."`
+	Describe  Describe `json:"describe,omitzero" doc:"net/rpc: the methods and their types, which that protocol cannot tell; preset reva knows them."`
+	// Dialect is by the cookie, or by describe.from: dwarf, when it is not given.
+	Dialect string `json:"dialect,omitempty" enum:"A,B,C" doc:"preset reva: how the plugin speaks. A: Reva 1.12 to 1.17 and 2.0 to 2.2; B: from 1.18 and 2.3; C: the proposal with the cookie reva. By default C for a plugin that accepts that cookie, and B, which serves A too, for others."`
+	// Config is not secret: it stands in the manifest.
+	Config    plugin.RawJSON `json:"config,omitempty" doc:"What the plugin is configured with after each start, before it runs. With preset reva: the driver's table, an object whose values are texts, numbers, true or false, or lists of texts."`
+	Configure string         `json:"configure,omitempty" doc:"The operation that takes config as its argument (preset reva: Configure). It is called after each start: when it refuses, the plugin does not run."`
 	// DescriptorSet is for plugins in languages whose servers have no reflection.
 	DescriptorSet string `json:"descriptorSet,omitempty" doc:"gRPC: a FileDescriptorSet (protoc --include_imports --descriptor_set_out) to take the services from, for a plugin without server reflection; a relative path starts from metadata.source."`
 	// Errors' longest pattern that matches wins.
@@ -50,6 +59,9 @@ type Handshake struct {
 	Values   []string `json:"values,omitempty" doc:"Several MagicCookieValues in place of value: each is tried, in this order, until the plugin does not refuse it."`
 	Versions []int    `json:"versions,omitempty" doc:"Protocol versions that may be spoken (default 1); the plugin takes its highest among them."`
 }
+
+// Source is where a plugin comes from that is no executable yet.
+type Source = build.Source
 
 // Describe says what a net/rpc plugin offers; what it consists of is described there.
 type (
@@ -83,9 +95,11 @@ var (
 type compiled struct {
 	Spec
 	preset    preset
-	path      string // of the executable, absolute
+	path      string // of the executable, absolute; empty with a source that was not built yet
 	digest    string
-	described describe.Compiled // without operations before debugging information is read
+	described describe.Compiled   // without operations before debugging information is read, or the object chosen
+	objects   map[string][]object // by the cookie's value, where the preset knows them
+	setup     []byte              // the argument of Configure
 	payload   int
 	// descriptors is the content of DescriptorSet.
 	descriptors []byte
@@ -95,12 +109,18 @@ type compiled struct {
 
 // compile checks m and prepares what is the same for every launch of it. The
 // error is plugin.Faults.
-func compile(m plugin.Manifest) (compiled, error) {
+func compile(m plugin.Manifest, builds *build.Builder) (compiled, error) {
 	c, faults, err := interpret(m)
 	if err != nil {
 		return c, err
 	}
-	if len(c.Command) > 0 && c.Command[0] != "" {
+	switch {
+	case c.Source != (Source{}):
+		if c.Source.Folder != "" && !filepath.IsAbs(c.Source.Folder) && m.Metadata.Source != "" {
+			c.Source.Folder = filepath.Join(m.Metadata.Source, c.Source.Folder)
+		}
+		builds.Check(c.Source, &faults)
+	case len(c.Command) > 0 && c.Command[0] != "":
 		c.resolve(m.Metadata.Source, &faults)
 	}
 	c.describeByFile(m.Metadata.Source, &faults)
@@ -116,8 +136,11 @@ func interpret(m plugin.Manifest) (compiled, plugin.Faults, error) {
 		return c, nil, err
 	}
 	checkRest(m.Spec, &faults)
-	if len(faults) == 0 && (len(c.Command) == 0 || c.Command[0] == "") {
-		faults.Add("spec.goplugin.command", "is empty; give the plugin's path and arguments")
+	switch sourced := c.Source != (Source{}); {
+	case sourced && len(c.Command) > 0:
+		faults.Add("spec.goplugin.source", "stands beside command; leave one of them out")
+	case !sourced && len(faults) == 0 && (len(c.Command) == 0 || c.Command[0] == ""):
+		faults.Add("spec.goplugin.command", "is empty; give the plugin's path and arguments, or source")
 	}
 	c.preset = presetOf(c.Preset)
 	c.ownCallbacks = c.Callbacks
@@ -128,6 +151,7 @@ func interpret(m plugin.Manifest) (compiled, plugin.Faults, error) {
 	c.checkTransport(&faults)
 	c.checkCallbacks(&faults)
 	c.checkDescription(&faults)
+	c.checkConfig(&faults)
 	c.checkErrors(&faults)
 	c.orDefaults()
 	proc.CheckProbes(&faults, m)
@@ -235,9 +259,9 @@ func (c *compiled) checkInherit(faults *plugin.Faults) {
 }
 
 func (c *compiled) checkTransport(faults *plugin.Faults) {
-	described := c.Plugin != "" || len(c.Describe.Methods)+len(c.Describe.Types) > 0 || c.Describe.Service != "" || c.Describe.From != ""
+	described := !reflect.ValueOf(c.Describe).IsZero()
 	switch {
-	case c.Transport == transportGRPC && described:
+	case c.Transport == transportGRPC && (described || c.Plugin != ""):
 		faults.Add("spec.goplugin.transport", "grpc tells its own services; leave out plugin and describe, which are for netrpc")
 	case c.Transport == transportNetRPC && len(c.Metadata) > 0:
 		faults.Add("spec.goplugin.metadata", "net/rpc carries none; leave it out")
@@ -245,8 +269,11 @@ func (c *compiled) checkTransport(faults *plugin.Faults) {
 		faults.Add("spec.goplugin.descriptorSet", "is for gRPC; describe the methods of net/rpc under describe")
 	case c.Transport == transportNetRPC && len(c.CallerMetadata) > 0:
 		faults.Add("spec.goplugin.callerMetadata", "net/rpc carries none; leave it out")
-	case (c.Transport == transportNetRPC || len(c.Describe.Methods) > 0) && c.Plugin == "":
+	case c.isKnown(c.Plugin):
+	case (c.Transport == transportNetRPC || described) && c.Plugin == "":
 		faults.Add("spec.goplugin.plugin", "is missing; give the name to dispense, a key of the plugin's plugin map")
+	case c.preset.reva && len(c.Describe.Methods) == 0:
+		faults.Add("spec.goplugin.plugin", "%q is not known of Reva; write %s, or describe the methods of another", c.Plugin, strings.Join(reva.Kinds(), " or "))
 	case (c.Transport == transportNetRPC || c.Plugin != "") && len(c.Describe.Methods) == 0 && c.Describe.From != describe.FromDWARF:
 		faults.Add("spec.goplugin.describe.methods", "is missing; net/rpc cannot tell its methods, so describe them, or write from: dwarf")
 	}
@@ -275,13 +302,22 @@ func (p *process) readDescription(ctx context.Context) error {
 		return startFailed("describe", err)
 	}
 	var known Describe
-	if err == nil {
+	reva := p.isKnown(p.Plugin)
+	switch {
+	case err != nil:
+	case reva:
+		err = p.chooseDialect(found)
+	default:
 		known, err = found.Choose(p.Describe.Type)
 	}
 	if err != nil {
 		return fmt.Errorf("%s.from: %w: dwarf: %w", describePath, plugin.ErrInvalid, err)
 	}
 	var faults plugin.Faults
+	if reva {
+		p.know(&faults)
+		return faults.Err()
+	}
 	p.described = describe.Compile(known.Under(p.Describe), describePath, &faults)
 	return faults.Err()
 }
@@ -294,6 +330,10 @@ func (c *compiled) checkDescription(faults *plugin.Faults) {
 		given = Describe{Types: given.Types}
 	} else if given.Type != "" {
 		faults.Add("spec.goplugin.describe.type", "chooses among types of the binary, for from: dwarf; leave it out")
+	}
+	if c.isKnown(c.Plugin) && c.Describe.From != describe.FromDWARF {
+		c.know(faults)
+		return
 	}
 	c.described = describe.Compile(given, describePath, faults)
 }

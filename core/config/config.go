@@ -50,6 +50,10 @@ type Config struct {
 	Metrics          bool
 	OnExit           string
 	ShutdownTimeout  time.Duration
+	// AllowSource lists hosts and paths below them, as github.com/OWNER; Check makes it
+	// of the flag.
+	AllowSource []string
+	allowSource string
 
 	faults []error // of the environment
 }
@@ -70,6 +74,7 @@ func Flags(fs *pflag.FlagSet, dataDir string, getenv func(string) string) *Confi
 	text(&c.NATSCredentials, "nats-credentials", "", "credentials file for --nats-url")
 	text(&c.AccessLog, "access-log", Off, "file for one JSON line per request, - for standard error, or off")
 	text(&c.OnExit, "on-exit", Stop, "what becomes of plugins when the daemon is told to stop: stop, or keep: detached ones go on and the next daemon adopts them")
+	text(&c.allowSource, "allow-source", "", "from where plugins may be downloaded and built: HOST or HOST/PATH, such as github.com/OWNER, commas between them (default nowhere)")
 	text(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	text(&c.LogFormat, "log-format", "text", "text or json")
 	fs.StringVar(&c.OTLPEndpoint, "otlp-endpoint", env("otlp-endpoint", getenv("OTEL_EXPORTER_OTLP_ENDPOINT")),
@@ -124,6 +129,15 @@ func (c *Config) Check() error {
 	}
 	if u, err := url.Parse(c.OTLPEndpoint); c.OTLPEndpoint != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		fault("otlp-endpoint", "%q is not a collector's URL; write http://HOST:PORT, such as http://127.0.0.1:4318", c.OTLPEndpoint)
+	}
+	for one := range strings.SplitSeq(c.allowSource, ",") {
+		one = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(one), "https://"), "/")
+		switch {
+		case one != "" && !strings.ContainsAny(one, " *?#@%") && !strings.Contains(one, "://") && one[0] != '/':
+			c.AllowSource = append(c.AllowSource, one)
+		case c.allowSource != "":
+			fault("allow-source", "%q is not HOST or HOST/PATH, such as github.com/OWNER", one)
+		}
 	}
 	if c.ShutdownTimeout <= 0 {
 		fault("shutdown-timeout", "%s is not more than 0", c.ShutdownTimeout)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,23 @@ func TestFlags_ofEveryTypeHaveAVariable(t *testing.T) {
 	}
 }
 
+func TestFlags_allowSource(t *testing.T) {
+	env := map[string]string{"PATCHBAY_ALLOW_SOURCE": "github.com/a"}
+	for _, tt := range []struct {
+		args []string
+		want []string
+	}{
+		{nil, []string{"github.com/a"}},
+		{[]string{"--allow-source", ""}, nil},
+		{[]string{"--allow-source", "https://github.com/b/, example.org:8443/c/d"}, []string{"github.com/b", "example.org:8443/c/d"}},
+	} {
+		c := parse(t, env, tt.args...)
+		if err := c.Check(); err != nil || !slices.Equal(c.AllowSource, tt.want) {
+			t.Errorf("%v: got %q, %v; want %q", tt.args, c.AllowSource, err, tt.want)
+		}
+	}
+}
+
 func TestFlags_otlpEndpointHasTheStandardVariableToo(t *testing.T) {
 	standard := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4318"}
 	ours := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4318", "PATCHBAY_OTLP_ENDPOINT": "http://b:4318"}
@@ -67,12 +85,12 @@ func TestFlags_otlpEndpointHasTheStandardVariableToo(t *testing.T) {
 
 func TestCheck_tellsEveryFault(t *testing.T) {
 	c := parse(t, nil, "--listen", "off", "--nats-listen", "here", "--log-level", "loud", "--log-format", "xml",
-		"--nats-credentials", "x", "--on-exit", "burn", "--shutdown-timeout", "0s", "--otlp-endpoint", "here:4318", "--data-dir", "")
+		"--nats-credentials", "x", "--on-exit", "burn", "--shutdown-timeout", "0s", "--otlp-endpoint", "here:4318", "--data-dir", "", "--allow-source", "http://x")
 	err := c.Check()
 	if err == nil {
 		t.Fatal("got no error")
 	}
-	for _, flag := range []string{"listen", "nats-listen", "log-level", "log-format", "nats-credentials", "on-exit", "shutdown-timeout", "otlp-endpoint", "data-dir"} {
+	for _, flag := range []string{"listen", "nats-listen", "log-level", "log-format", "nats-credentials", "on-exit", "shutdown-timeout", "otlp-endpoint", "data-dir", "allow-source"} {
 		if !strings.Contains(err.Error(), "--"+flag+":") {
 			t.Errorf("no fault of --%s in:\n%v", flag, err)
 		}

@@ -65,7 +65,7 @@ type (
 // one that has JSON to read and to write, as a REST API has.
 func goPluginDescribed(ctx context.Context, h *harness) ([]row, error) {
 	command := h.plugin("goplugin-shapes")
-	dispensed, pid, end, err := bareDispensed(command, "shapes", netRPCStub{})
+	dispensed, pid, end, err := bareDispensed(h.dir, command, "shapes", netRPCStub{})
 	if err != nil {
 		return nil, err
 	}

@@ -77,13 +77,15 @@ func (grpcStub) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, c *grpc.Cl
 	return tiny.NewTinyClient(c), nil
 }
 
-// bareGoPlugin starts a plugin as a host with go-plugin's library does.
-func bareGoPlugin(command string, stub goplugin.Plugin) (dispensed any, pid int, end func(), err error) {
-	return bareDispensed(command, tiny.Name, stub)
+// bareGoPlugin starts a plugin as a host with go-plugin's library does. Its files are in
+// dir: one that has to be killed leaves its socket.
+func bareGoPlugin(dir, command string, stub goplugin.Plugin) (dispensed any, pid int, end func(), err error) {
+	return bareDispensed(dir, command, tiny.Name, stub)
 }
 
-func bareDispensed(command, name string, stub goplugin.Plugin) (dispensed any, pid int, end func(), err error) {
+func bareDispensed(dir, command, name string, stub goplugin.Plugin) (dispensed any, pid int, end func(), err error) {
 	cmd := exec.Command(command)
+	cmd.Env = []string{goplugin.EnvUnixSocketDir + "=" + dir, "TMPDIR=" + dir}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // with us, if we are killed
 	c := goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: tiny.Handshake(), Plugins: goplugin.PluginSet{name: stub}, Cmd: cmd,
@@ -102,7 +104,7 @@ func bareDispensed(command, name string, stub goplugin.Plugin) (dispensed any, p
 
 func goPluginNetRPC(ctx context.Context, h *harness) ([]row, error) {
 	command := h.plugin("goplugin-netrpc")
-	dispensed, pid, end, err := bareGoPlugin(command, netRPCStub{})
+	dispensed, pid, end, err := bareGoPlugin(h.dir, command, netRPCStub{})
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +122,7 @@ func goPluginNetRPC(ctx context.Context, h *harness) ([]row, error) {
 
 func goPluginGRPC(ctx context.Context, h *harness) ([]row, error) {
 	command := h.plugin("goplugin-grpc")
-	dispensed, pid, end, err := bareGoPlugin(command, grpcStub{})
+	dispensed, pid, end, err := bareGoPlugin(h.dir, command, grpcStub{})
 	if err != nil {
 		return nil, err
 	}

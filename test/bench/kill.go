@@ -37,11 +37,11 @@ func (h *harness) victims() []victim {
 	netrpc, grpc := h.plugin("goplugin-netrpc"), h.plugin("goplugin-grpc")
 	return []victim{
 		{"netrpc", fmt.Sprintf(netRPCManifest, netrpc), atMost(warmStartMax), func(context.Context) (func(), error) {
-			_, _, end, err := bareGoPlugin(netrpc, netRPCStub{})
+			_, _, end, err := bareGoPlugin(h.dir, netrpc, netRPCStub{})
 			return end, err
 		}},
 		{"grpc", fmt.Sprintf(grpcManifest, grpc), atMost(warmStartMax), func(context.Context) (func(), error) {
-			_, _, end, err := bareGoPlugin(grpc, grpcStub{})
+			_, _, end, err := bareGoPlugin(h.dir, grpc, grpcStub{})
 			return end, err
 		}},
 		{"portable", fmt.Sprintf(portableManifest, h.plugin("portable")), bar{}, func(ctx context.Context) (func(), error) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 
@@ -25,12 +24,12 @@ type message struct {
 }
 
 // echoCall returns the call that the handler makes.
-func echoCall(transport, command string) (call func(context.Context, message) (message, error), pid int, err error) {
+func echoCall(transport, command, dir string) (call func(context.Context, message) (message, error), pid int, err error) {
 	stub := goplugin.Plugin(netRPCStub{})
 	if transport == "grpc" {
 		stub = grpcStub{}
 	}
-	dispensed, pid, _, err := bareGoPlugin(command, stub)
+	dispensed, pid, _, err := bareGoPlugin(dir, command, stub)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -53,10 +52,7 @@ func echoCall(transport, command string) (call func(context.Context, message) (m
 // serveCalls is serveEcho with a handler that calls a plugin in between. It prints its
 // address and the plugin's pid; the plugin, which has its files in dir, dies with it.
 func serveCalls(transport, command, dir string) error {
-	if err := os.Setenv("TMPDIR", dir); err != nil {
-		return err
-	}
-	call, pid, err := echoCall(transport, command)
+	call, pid, err := echoCall(transport, command, dir)
 	if err != nil {
 		return err
 	}

@@ -63,8 +63,10 @@ func built(t *testing.T) string {
 // started starts it with go-plugin's own client.
 func started(t *testing.T, path string, change func(*hashicorp.ClientConfig)) (*hashicorp.Client, dispensed) {
 	t.Helper()
+	cmd := exec.Command(path)
+	cmd.Env = []string{hashicorp.EnvUnixSocketDir + "=" + t.TempDir()} // a multiplexed server leaves its socket
 	config := &hashicorp.ClientConfig{
-		HandshakeConfig: goplugin.Handshake(), Plugins: hashicorp.PluginSet{sinkName: anyHost{}}, Cmd: exec.Command(path),
+		HandshakeConfig: goplugin.Handshake(), Plugins: hashicorp.PluginSet{sinkName: anyHost{}}, Cmd: cmd,
 		AllowedProtocols: []hashicorp.Protocol{hashicorp.ProtocolGRPC}, Logger: hclog.NewNullLogger(),
 	}
 	if change != nil {

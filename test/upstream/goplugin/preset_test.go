@@ -177,31 +177,34 @@ func TestGrafana_streamsAndQueries(t *testing.T) {
 	}
 }
 
-// revaUsers describes what is called here of Reva's user plugins.
-const revaUsers = `, "preset": "reva", "plugin": "userprovider", "describe": {
-	"methods": {
-		"Configure": {"args": "Configure", "reply": "Configured"},
-		"FindUsers": {"args": "Find", "reply": "Found"}},
-	"types": {
-		"Configure": {"fields": {"Ml": "map:string,any"}}, "Configured": {"fields": {"Err": "error"}},
-		"Find": {"fields": {"Query": "string"}}, "Found": {"fields": {"User": "[]User", "Err": "error"}},
-		"User": {"fields": {"Username": "string", "DisplayName": "string"}}}}`
-
 // TestReva: the user plugin that came with Reva 1.18, with the first of the two
-// cookies that Reva has had.
+// cookies that Reva has had: configured at the start, called, and called again after
+// an error that breaks net/rpc's stream.
 func TestReva(t *testing.T) {
-	i, _, err := startOf(t, launchFile(t, "reva-json", revaUsers))
+	users := filepath.Join(t.TempDir(), "users.json")
+	if err := os.WriteFile(users, []byte(`[{"username": "einstein", "display_name": "Albert", "mail": "e@cern.ch", "groups": ["violin"], "id": {"opaque_id": "1"}}, {"username": "marie", "id": {"opaque_id": "2"}}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	i, _, err := startOf(t, launchFile(t, "reva-json", fmt.Sprintf(`, "preset": "reva", "config": {"users": %q}`, users)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	facts(t, i, "netrpc", "1")
-	users := filepath.Join(t.TempDir(), "users.json")
-	if err := os.WriteFile(users, []byte(`[{"username": "einstein", "display_name": "Albert", "id": {"opaque_id": "1"}}, {"username": "marie", "id": {"opaque_id": "2"}}]`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	call(t, i, "Configure", fmt.Sprintf(`{"Ml": {"users": %q}}`, users))
-	if got := call(t, i, "FindUsers", `{"Query": "ein"}`); !strings.Contains(got, `"Username":"einstein"`) || strings.Contains(got, "marie") {
-		t.Errorf("find: got %s", got)
+	for _, tt := range []struct{ operation, data, want string }{
+		{"FindUsers", `{"Query": "ein"}`, `"Username":"einstein"`},
+		{"GetUser", `{"UID": {"OpaqueId": "2"}}`, `"Username":"marie"`},
+		{"GetUser", `{"UID": {"OpaqueId": "3"}}`, `"User":null`},
+		{"GetUserByClaim", `{"Claim": "mail", "Value": "e@cern.ch"}`, `"Username":"einstein"`},
+		{"GetUserGroups", `{"User": {"OpaqueId": "1"}}`, `["violin"]`},
+	} {
+		var no *plugin.Refusal
+		_, err := i.Invoke(t.Context(), plugin.Invocation{Operation: "GetUserByClaim", Data: []byte(`{"Claim": "mail", "Value": "nobody"}`)})
+		if !errors.As(err, &no) || no.Code != "errtypes.NotFound" || no.Status != 404 {
+			t.Errorf("nobody: got %v", err)
+		}
+		if got := call(t, i, tt.operation, tt.data); !strings.Contains(got, tt.want) {
+			t.Errorf("%s: got %s, want %s", tt.operation, got, tt.want)
+		}
 	}
 }
 

@@ -55,9 +55,6 @@ type field struct {
 	value    *field
 }
 
-// Compile returns the plan for d, or nil when d is not ordinary.
-func Compile(d protoreflect.MessageDescriptor) *Plan { return NewCompiler().Compile(d) }
-
 // A Compiler makes the plans of messages that share types, each once.
 type Compiler struct {
 	known map[protoreflect.FullName]*Plan

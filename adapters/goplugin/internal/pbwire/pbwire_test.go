@@ -174,7 +174,7 @@ func decodeExact(text []byte, into *any) error {
 
 func TestPlan_isProtojson(t *testing.T) {
 	d := everything(t)
-	p := Compile(d)
+	p := NewCompiler().Compile(d)
 	if p == nil {
 		t.Fatal("no plan")
 	}
@@ -199,7 +199,7 @@ func TestPlan_isProtojson(t *testing.T) {
 // TestPlan_leavesTheRest: what is not ordinary is protojson's.
 func TestPlan_leavesTheRest(t *testing.T) {
 	d := everything(t)
-	p := Compile(d)
+	p := NewCompiler().Compile(d)
 	for _, text := range []string{
 		``, `[]`, `{"nope": 1}`, `{"oneInt32": 1.0}`, `{"oneInt32": 4294967296}`, `{"oneInt32": "x"}`, `{"oneString": 1}`, `{"oneString": "\ud800"}`, "{\"oneString\": \"\xff\"}",
 		`{"oneBytes": "-_-_"}`, `{"oneEnum": "NOPE"}`, `{"oneDouble": "NaN"}`, `{"oneBool": "true"}`, `{"choiceA": 1, "choiceB": 2}`, `{"oneInt32": 1, "one_int32": 2}`,
@@ -211,10 +211,10 @@ func TestPlan_leavesTheRest(t *testing.T) {
 			t.Errorf("%s: got %x", text, out)
 		}
 	}
-	if Compile((&timestamppb.Timestamp{}).ProtoReflect().Descriptor()) != nil || Compile((&structpb.Struct{}).ProtoReflect().Descriptor()) != nil {
+	if NewCompiler().Compile((&timestamppb.Timestamp{}).ProtoReflect().Descriptor()) != nil || NewCompiler().Compile((&structpb.Struct{}).ProtoReflect().Descriptor()) != nil {
 		t.Error("a well-known type has a plan")
 	}
-	if Compile((&descriptorpb.FileOptions{}).ProtoReflect().Descriptor()) != nil {
+	if NewCompiler().Compile((&descriptorpb.FileOptions{}).ProtoReflect().Descriptor()) != nil {
 		t.Error("a type with extensions has a plan")
 	}
 }
@@ -239,7 +239,7 @@ func TestPlan_numbers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := Compile(file.Messages().Get(0))
+	p := NewCompiler().Compile(file.Messages().Get(0))
 	const given = `{"f00":[-9007199254740993],"f01":["-1"],"f10":[18446744073709551615],"f11":["1"],"f20":[-2],"f21":["-2"],"f30":[3],"f31":["3"],"f40":[-4],"f41":["-4"]}`
 	wire, ok := p.AppendWire(nil, []byte(given))
 	text, okToo := p.AppendJSON(nil, wire)
@@ -250,7 +250,7 @@ func TestPlan_numbers(t *testing.T) {
 
 func FuzzPlanWire(f *testing.F) {
 	d := everything(f)
-	p := Compile(d)
+	p := NewCompiler().Compile(d)
 	f.Add(full)
 	for _, part := range strings.Split(full[1:len(full)-1], "\n") {
 		f.Add("{" + strings.Trim(part, ", \t\n") + "}")
@@ -264,7 +264,7 @@ func FuzzPlanWire(f *testing.F) {
 
 func FuzzPlanJSON(f *testing.F) {
 	d := everything(f)
-	p := Compile(d)
+	p := NewCompiler().Compile(d)
 	m, err := slow(d, []byte(full))
 	if err != nil {
 		f.Fatal(err)
@@ -284,7 +284,7 @@ func FuzzPlanJSON(f *testing.F) {
 
 func BenchmarkPlan(b *testing.B) {
 	d := everything(b)
-	p := Compile(d)
+	p := NewCompiler().Compile(d)
 	text := []byte(`{"oneString":"hello"}`)
 	b.ReportAllocs()
 	for range b.N {

@@ -87,7 +87,7 @@ type daemon struct {
 }
 
 func build(ctx context.Context, c *config.Config, folder *config.Folder, tracer *trace.Tracer, log *slog.Logger) (d *daemon, err error) {
-	all := adapters.All(adapters.Options{Node: folder.Node})
+	all := adapters.All(adapters.Options{Node: folder.Node, Dir: filepath.Join(folder.Path, "adapters"), AllowSource: c.AllowSource})
 	d = &daemon{parser: manifest.NewParser(all...)}
 	if c.Metrics {
 		d.metrics = api.NewMetrics()
