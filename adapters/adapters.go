@@ -8,6 +8,7 @@ import (
 
 	"github.com/patchbay-dev/patchbay/adapters/container"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin"
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/reva"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/adapters/portable"
 	"github.com/patchbay-dev/patchbay/adapters/provider"
@@ -36,6 +37,21 @@ func All(o Options) []plugin.Adapter {
 		portable.New(portable.Options{Node: o.Node}),
 		provider.New(provider.Options{Node: o.Node}),
 		starlark.New(),
+	}
+}
+
+// Imports are the readers of other hosts' configurations, by the host's name: text of
+// a file in folder in, manifests out, with notes on what is not as it was. A fault of
+// the text is [plugin.ErrInvalid].
+func Imports() map[string]func(text []byte, folder string) (manifests []any, notes []string, err error) {
+	return map[string]func([]byte, string) ([]any, []string, error){
+		"reva": func(text []byte, folder string) (manifests []any, notes []string, err error) {
+			found, notes, err := reva.Import(text, folder)
+			for _, m := range found {
+				manifests = append(manifests, m)
+			}
+			return manifests, notes, err
+		},
 	}
 }
 

@@ -28,7 +28,7 @@ const gcPercent = 50
 
 func main() {
 	adapters.Child()
-	os.Exit(cli.Main(version, serveCommand(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(cli.Main(version, cli.Given{Serve: serveCommand(), Imports: adapters.Imports()}, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 func serveCommand() *cobra.Command {

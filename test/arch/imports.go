@@ -126,6 +126,7 @@ var homes = []struct {
 	{"github.com/spf13/cobra", []string{"cmd/patchbay"}, "verbs and flags"},
 	{"github.com/spf13/pflag", []string{"cmd/patchbay", "core/config"}, "cobra's flags; the settings declare theirs"},
 	{"go.yaml.in/yaml/v3", []string{"core/manifest", "cmd/patchbay/internal/cli", "adapters/provider"}, "manifests in, -o yaml out; a provider's define output is YAML"},
+	{"github.com/pelletier/go-toml/v2", []string{"adapters/goplugin/reva"}, "Reva's configuration is TOML"},
 	{"go.opentelemetry.io/otel", []string{"core/trace"}, "traces by OTLP; the rest of the house sees begin and end"},
 	{"go.opentelemetry.io/proto/otlp", nil, "tests only: what a collector is sent"},
 	{"github.com/prometheus/client_golang", []string{"core/api"}, "/metrics"},

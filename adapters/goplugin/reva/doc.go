@@ -14,5 +14,6 @@
 // context out with C kills the plugin, and a map is no struct: that one has to be
 // told apart, by the cookie that the plugin accepts.
 //
-// It owns nothing and does no I/O.
+// It owns nothing. Import reads what Reva is configured with, and looks up whether a
+// path is a folder; there is no other I/O.
 package reva

@@ -225,6 +225,9 @@ func (b *Builder) compile(ctx context.Context, folder, work, result string) erro
 	if err != nil {
 		return err
 	}
+	if err := quieten(work); err != nil {
+		return fmt.Errorf("%w: %w", plugin.ErrUnavailable, err)
+	}
 	said, err := os.OpenFile(filepath.Join(work, "said"), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("%w: %w", plugin.ErrUnavailable, err)
@@ -248,6 +251,17 @@ func (b *Builder) compile(ctx context.Context, folder, work, result string) erro
 		return fmt.Errorf("%w: it is no package main: %w", plugin.ErrInvalid, err)
 	}
 	return nil
+}
+
+// quieten turns the go tool's telemetry off for the home that it is given. Once a day and
+// home the tool would start a process in a session of its own, which outlives it and
+// writes into a folder that is being removed. No variable turns it off.
+func quieten(home string) error {
+	dir := filepath.Join(home, ".config", "go", "telemetry")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "mode"), []byte("off\n"), 0o600)
 }
 
 func lastWords(f *os.File) string {

@@ -260,7 +260,7 @@ func TestServe_isACommand(t *testing.T) {
 		}}
 		serve.Flags().String("data-dir", "", "its own")
 		var out strings.Builder
-		if code := Main("1", serve, strings.Fields(tt.args), strings.NewReader(""), &out, &out); code != tt.code || code != exitUsage && got != "/x" {
+		if code := Main("1", Given{Serve: serve}, strings.Fields(tt.args), strings.NewReader(""), &out, &out); code != tt.code || code != exitUsage && got != "/x" {
 			t.Errorf("%s: got %d with %q, want %d: %s", tt.args, code, got, tt.code, &out)
 		}
 	}

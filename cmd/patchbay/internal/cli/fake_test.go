@@ -358,7 +358,7 @@ func (d *daemon) version(w http.ResponseWriter, _ *http.Request) {
 func patchbay(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(context.Background(), "1.2.3", nil, args, streams{strings.NewReader(stdin), &out, &errs})
+	code = run(context.Background(), "1.2.3", Given{}, args, streams{strings.NewReader(stdin), &out, &errs})
 	return code, out.String(), errs.String()
 }
 

@@ -66,12 +66,20 @@ func (a *app) link(why error) {
 // gap says that a stream came back to less than it left.
 func (a *app) gap(detail string) { fmt.Fprintln(a.errs, oneLine(detail)) }
 
-// Root makes the command line. serve is the daemon's command; nil leaves it out.
-func Root(version string, serve *cobra.Command) *cobra.Command {
-	return (&app{version: version, errs: os.Stderr}).root(serve)
+// Given is what the command line does not know itself.
+type Given struct {
+	// Serve is the daemon's command; nil leaves it out.
+	Serve *cobra.Command
+	// Imports are what the import verb reads.
+	Imports Imports
 }
 
-func (a *app) root(serve *cobra.Command) *cobra.Command {
+// Root makes the command line.
+func Root(version string, given Given) *cobra.Command {
+	return (&app{version: version, errs: os.Stderr}).root(given)
+}
+
+func (a *app) root(given Given) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "patchbay",
 		Short: "Run, supervise, call and observe plugins of five protocols",
@@ -96,10 +104,10 @@ current in the configuration file, else in the default data folder.
 	flags.StringVar(&a.tokenFile, "token-file", "", "file that holds the token")
 	root.AddCommand(
 		a.apply(), a.get(), a.describe(), a.remove(), a.start(), a.stop(), a.restart(), a.reload(), a.rollback(), a.pin(), a.unpin(), a.wait(), a.invoke(),
-		a.logs(), a.events(), a.diff(), a.validate(), a.gc(), a.versions(),
+		a.logs(), a.events(), a.diff(), a.validate(), a.importing(given.Imports), a.gc(), a.versions(),
 	)
-	if serve != nil {
-		root.AddCommand(serve)
+	if given.Serve != nil {
+		root.AddCommand(given.Serve)
 	}
 	return root
 }
@@ -107,8 +115,8 @@ current in the configuration file, else in the default data folder.
 // Main runs the command line with args and returns the exit code: 0 done, 1 error
 // or refusal, 2 usage, 3 differs or not ready, 4 not found, 5 conflict, 6 denied, 7
 // timeout. It leaves signals alone: one ends the process, as it should.
-func Main(version string, serve *cobra.Command, args []string, in io.Reader, out, err io.Writer) int {
-	return run(context.Background(), version, serve, args, streams{in, out, err})
+func Main(version string, given Given, args []string, in io.Reader, out, err io.Writer) int {
+	return run(context.Background(), version, given, args, streams{in, out, err})
 }
 
 // streams are what a run reads and writes.
@@ -117,9 +125,9 @@ type streams struct {
 	out, err io.Writer
 }
 
-func run(ctx context.Context, version string, serve *cobra.Command, args []string, s streams) int {
+func run(ctx context.Context, version string, given Given, args []string, s streams) int {
 	a := &app{version: version, errs: s.err}
-	root := a.root(serve)
+	root := a.root(given)
 	root.SetArgs(args)
 	root.SetIn(s.in)
 	root.SetOut(s.out)
