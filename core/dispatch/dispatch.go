@@ -133,7 +133,8 @@ func (d *Dispatch) id(given string) string {
 	if given != "" {
 		return given
 	}
-	return d.prefix + strconv.FormatUint(d.count.Add(1), 36)
+	var room [32]byte
+	return string(strconv.AppendUint(append(room[:0], d.prefix...), d.count.Add(1), 36))
 }
 
 // within sets a deadline unless ctx has an earlier one: a context costs more than
