@@ -71,7 +71,7 @@ func connectGRPC(ctx context.Context, d *dialer) (link, error) {
 			err = g.probe(ctx) // as reflection would show: it answers
 		}
 	} else {
-		g.known, err = reflectAll(ctx, g.conn, d.calledServices())
+		g.known, err = reflectAll(ctx, g.conn, d.calledServices(), d.asked)
 	}
 	if err == nil {
 		g.known.alias(d.preset.aliases)
