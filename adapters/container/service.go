@@ -15,6 +15,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 
+	"github.com/patchbay-dev/patchbay/adapters/internal/bounded"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
@@ -329,12 +330,12 @@ func (v *service) whole(ctx context.Context, operation string, resp *http.Respon
 		}
 		return data, nil
 	}
-	data, err := io.ReadAll(io.LimitReader(resp.Body, v.payload+1))
+	data, err := bounded.Read(resp.Body, v.payload)
 	switch {
+	case errors.Is(err, bounded.ErrTooLong):
+		return nil, tooLarge(operation, v.payload)
 	case err != nil:
 		return nil, v.broken(ctx, operation, err)
-	case int64(len(data)) > v.payload:
-		return nil, tooLarge(operation, v.payload)
 	}
 	return data, nil
 }

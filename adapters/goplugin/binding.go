@@ -30,7 +30,7 @@ type action func(ctx context.Context, host plugin.Host, request []byte) (answer 
 
 // bind finds the methods that callbacks name. What only the preset names may be
 // missing: versions of a family differ.
-func (c *catalog) bind(t transcoder, callbacks, own map[string]Callback) (map[string]*binding, error) {
+func (c *catalog) bind(t *transcoder, callbacks, own map[string]Callback) (map[string]*binding, error) {
 	bound, plans := map[string]*binding{}, pbwire.NewCompiler()
 	for _, name := range sortedKeys(callbacks) { // a service comes before its methods
 		methods, err := c.called(name)
@@ -79,7 +79,7 @@ func (c *catalog) called(name string) ([]protoreflect.MethodDescriptor, error) {
 	return methods, nil
 }
 
-func bindOne(bound map[string]*binding, plans *pbwire.Compiler, t transcoder, d protoreflect.MethodDescriptor, b Callback) error {
+func bindOne(bound map[string]*binding, plans *pbwire.Compiler, t *transcoder, d protoreflect.MethodDescriptor, b Callback) error {
 	full := string(d.Parent().FullName()) + "/" + string(d.Name())
 	m := &grpcMethod{
 		path: "/" + full, full: full, in: d.Output(), out: d.Input(),
@@ -93,7 +93,7 @@ func bindOne(bound map[string]*binding, plans *pbwire.Compiler, t transcoder, d 
 	return nil
 }
 
-func (b Callback) action(t transcoder, m *grpcMethod) (action, error) {
+func (b Callback) action(t *transcoder, m *grpcMethod) (action, error) {
 	switch {
 	case b.KV != nil:
 		return b.KV.action(m)

@@ -40,7 +40,7 @@ const (
 
 // A callServer answers what a plugin asks its host.
 type callServer struct {
-	transcoder
+	*transcoder
 	launch plugin.Launch
 	bound  map[string]*binding // by path
 	most   time.Duration

@@ -1,10 +1,8 @@
 package goplugin
 
 import (
-	"fmt"
-
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
+	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -22,13 +20,13 @@ type transcoder struct {
 	out protojson.MarshalOptions
 }
 
-func newTranscoder(types *dynamicpb.Types) transcoder {
+func newTranscoder(types *dynamicpb.Types) *transcoder {
 	all := messageTypes{types}
-	return transcoder{in: protojson.UnmarshalOptions{Resolver: all}, out: protojson.MarshalOptions{Resolver: all}}
+	return &transcoder{in: protojson.UnmarshalOptions{Resolver: all}, out: protojson.MarshalOptions{Resolver: all}}
 }
 
 // wire returns m's argument in wire form. The error is what is wrong with data.
-func (t transcoder) wire(m *grpcMethod, data []byte) ([]byte, error) {
+func (t *transcoder) wire(m *grpcMethod, data []byte) ([]byte, error) {
 	if len(data) == 0 || string(data) == "null" {
 		return nil, nil
 	}
@@ -45,7 +43,7 @@ func (t transcoder) wire(m *grpcMethod, data []byte) ([]byte, error) {
 }
 
 // json returns m's answer as JSON.
-func (t transcoder) json(m *grpcMethod, wire []byte) ([]byte, error) {
+func (t *transcoder) json(m *grpcMethod, wire []byte) ([]byte, error) {
 	if m.outPlan != nil {
 		if text, ok := m.outPlan.AppendJSON(make([]byte, 0, len(wire)+nameRoom), wire); ok {
 			return text, nil
@@ -63,39 +61,37 @@ type request struct{ wire []byte }
 
 // answer takes a message off the codec as JSON.
 type answer struct {
-	transcoder
+	*transcoder
 	method *grpcMethod
 	text   []byte
 	err    error
 }
 
-// codec lets grpc carry requests and answers without knowing their Go types.
+// codec lets grpc carry requests and answers without knowing their Go types, and
+// messages of generated types as ever.
 type codec struct{}
 
 var _ encoding.CodecV2 = codec{}
 
-// Name is the content's own: what travels is protobuf.
-func (codec) Name() string { return "proto" }
+// Name is none: what travels is protobuf, which needs no mention, as in the calls of
+// generated stubs.
+func (codec) Name() string { return "" }
 
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
-	r, ok := v.(*request)
-	if !ok {
-		return nil, fmt.Errorf("codec: %T is no request", v)
+	if r, ok := v.(*request); ok {
+		return mem.BufferSlice{mem.SliceBuffer(r.wire)}, nil
 	}
-	return mem.BufferSlice{mem.SliceBuffer(r.wire)}, nil
+	return encoding.GetCodecV2(grpcproto.Name).Marshal(v)
 }
 
 // Unmarshal keeps an error in the answer, so that grpc does not make it a status.
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	a, ok := v.(*answer) // of a plugin, or what it asks
 	if !ok {
-		return fmt.Errorf("codec: %T is no answer", v)
+		return encoding.GetCodecV2(grpcproto.Name).Unmarshal(data, v)
 	}
 	whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer whole.Free()
 	a.text, a.err = a.json(a.method, whole.ReadOnlyData())
 	return nil
 }
-
-// withCodec is the option of every call; made once.
-var withCodec = grpc.ForceCodecV2(codec{})

@@ -31,7 +31,7 @@ func (g *grpcLink) converse(ctx context.Context, m *grpcMethod, in plugin.Invoca
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(errHeard)
-	s, err := g.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: m.serverStreams, ClientStreams: m.clientStreams}, m.path, withCodec)
+	s, err := g.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: m.serverStreams, ClientStreams: m.clientStreams}, m.path)
 	if err != nil {
 		return g.failed(ctx, m.full, err)
 	}
@@ -99,7 +99,11 @@ func (g *grpcLink) hear(ctx context.Context, s grpc.ClientStream, m *grpcMethod,
 		case err != nil:
 			return g.failed(ctx, m.full, err)
 		}
-		if err := part.hand(send); err != nil || !m.serverStreams {
+		data, err := part.value()
+		if err != nil {
+			return err
+		}
+		if err := send(data); err != nil || !m.serverStreams {
 			return err
 		}
 	}

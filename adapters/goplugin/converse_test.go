@@ -298,19 +298,40 @@ func TestMetadata_callersMaySendWhatIsListed(t *testing.T) {
 	}
 }
 
-// TestDeadline_travels: the plugin knows how long it has.
+// TestDeadline_travels: the plugin knows how long its caller waits, and not how long
+// the manifest lets any caller wait.
 func TestDeadline_travels(t *testing.T) {
 	i := startedGRPC(t)
-	err := within(t, time.Minute, func(ctx context.Context) error {
-		r, err := i.Invoke(ctx, plugin.Invocation{Operation: "Metadata"})
-		if err == nil && !strings.Contains(string(r.Data), `"deadline"`) {
-			err = fmt.Errorf("it was told %s", r.Data)
+	for _, house := range []bool{false, true} {
+		err := within(t, time.Minute, func(ctx context.Context) error {
+			r, err := i.Invoke(ctx, plugin.Invocation{Operation: "Metadata", HouseDeadline: house})
+			if err == nil && strings.Contains(string(r.Data), `"deadline"`) == house {
+				err = fmt.Errorf("it was told %s", r.Data)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("house %t: %v", house, err)
 		}
+	}
+}
+
+// TestDeadline_ofTheHouse ends a call that the plugin was given no time for.
+func TestDeadline_ofTheHouse(t *testing.T) {
+	i := startedGRPC(t)
+	err := within(t, 100*time.Millisecond, func(ctx context.Context) error {
+		_, err := i.Invoke(ctx, plugin.Invocation{Operation: "Slow", Data: []byte(`{"milliseconds": "60000"}`), HouseDeadline: true})
 		return err
 	})
-	if err != nil {
-		t.Error(err)
+	if !errors.Is(err, plugin.ErrDeadline) {
+		t.Errorf("got %v, want %v", err, plugin.ErrDeadline)
 	}
+	conformance.Eventually(t, 10*time.Second, func() error {
+		if tallied(t, i, "cancelled") != 1 {
+			return errors.New("the plugin works on")
+		}
+		return nil
+	})
 }
 
 // TestStatus_classes: what each code of a plugin becomes. Its own no keeps its code;

@@ -28,8 +28,11 @@ func (c *compiled) checkErrors(faults *plugin.Faults) {
 
 // meant gives a refusal the status that the manifest has for it.
 func (c *compiled) meant(err error) error {
-	var no *plugin.Refusal
-	if len(c.Errors) == 0 || err == nil || !errors.As(err, &no) || no.Status != 0 {
+	if len(c.Errors) == 0 || err == nil {
+		return err
+	}
+	no, ok := errors.AsType[*plugin.Refusal](err)
+	if !ok || no.Status != 0 {
 		return err
 	}
 	subject := no.Code

@@ -34,6 +34,7 @@ type Adapter struct {
 	options Options
 	debug   *debuginfo.Cache
 	builds  *build.Builder
+	asked   asked
 }
 
 var (
@@ -99,7 +100,7 @@ func (a *Adapter) try(ctx context.Context, c compiled, l plugin.Launch, value st
 	if err != nil {
 		return nil, err
 	}
-	p.debug, p.builds = a.debug, a.builds
+	p.debug, p.builds, p.asked = a.debug, a.builds, a.asked.of(l.Manifest.Metadata.Name)
 	i, err := p.connect(ctx)
 	if err != nil {
 		p.kill()
@@ -120,7 +121,7 @@ func (a *Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSO
 	if err != nil {
 		return nil, err
 	}
-	p := &process{Process: child, launch: l, debug: a.debug, builds: a.builds}
+	p := &process{Process: child, launch: l, debug: a.debug, builds: a.builds, asked: a.asked.of(l.Manifest.Metadata.Name)}
 	i, err := p.resume(ctx, h)
 	if err != nil {
 		p.kill()
@@ -169,6 +170,7 @@ type process struct {
 	own    *identity // nil without TLS
 	debug  *debuginfo.Cache
 	builds *build.Builder
+	asked  *questions // of plugins of this name before it
 	// stdout and stderr are its own part of the output files, behind that of earlier
 	// attempts; empty once adopted.
 	stdout, stderr proc.Tail

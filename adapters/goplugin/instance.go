@@ -13,6 +13,8 @@ import (
 // A link is a connection to a plugin in one of the two protocols. Its errors
 // carry the classes of core/plugin.
 type link interface {
+	// call makes one call of an operation whose answer is one.
+	call(ctx context.Context, in plugin.Invocation) ([]byte, error)
 	// invoke makes one call; each part of the answer is handed to send.
 	invoke(ctx context.Context, in plugin.Invocation, send func([]byte) error) error
 	// streams reports an operation whose answer comes in parts.
@@ -85,9 +87,11 @@ func (i *instance) Invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 	if i.link.streams(in.Operation) {
 		return i.gather(ctx, in)
 	}
-	var data []byte
-	err := i.InvokeStream(ctx, in, func(part []byte) error { data = part; return nil })
-	return plugin.Result{Data: data}, err
+	if err := i.takes(in); err != nil {
+		return plugin.Result{}, err
+	}
+	data, err := i.link.call(ctx, in)
+	return plugin.Result{Data: data}, i.meant(err)
 }
 
 func (i *instance) gather(ctx context.Context, in plugin.Invocation) (plugin.Result, error) {
@@ -110,6 +114,14 @@ func (i *instance) gather(ctx context.Context, in plugin.Invocation) (plugin.Res
 
 // InvokeStream calls one operation and hands over each part of its answer.
 func (i *instance) InvokeStream(ctx context.Context, in plugin.Invocation, send func([]byte) error) error {
+	if err := i.takes(in); err != nil {
+		return err
+	}
+	return i.meant(i.link.invoke(ctx, in, send))
+}
+
+// takes returns why there can be no call.
+func (i *instance) takes(in plugin.Invocation) error {
 	if in.ContentType != "" && in.ContentType != "application/json" {
 		return fmt.Errorf("%s: %w: the argument is %s; a go-plugin takes application/json", cut(in.Operation), plugin.ErrInvalid, cut(in.ContentType))
 	}
@@ -118,7 +130,7 @@ func (i *instance) InvokeStream(ctx context.Context, in plugin.Invocation, send 
 		return fmt.Errorf("%s: %w: the plugin has ended: %s", cut(in.Operation), plugin.ErrUnavailable, i.Process.Wait())
 	default:
 	}
-	return i.meant(i.link.invoke(ctx, in, send))
+	return nil
 }
 
 // TakesParts reports a method of gRPC whose argument is a stream.

@@ -84,9 +84,17 @@ func (n *netrpc) session(ctx context.Context) (*session, error) {
 }
 
 func (n *netrpc) invoke(ctx context.Context, in plugin.Invocation, send func([]byte) error) error {
+	answer, err := n.call(ctx, in)
+	if err != nil {
+		return err
+	}
+	return send(answer)
+}
+
+func (n *netrpc) call(ctx context.Context, in plugin.Invocation) ([]byte, error) {
 	o := n.described.Operations[in.Operation]
 	if o == nil {
-		return fmt.Errorf("%q: %w: not described under spec.goplugin.describe.methods", cut(in.Operation), plugin.ErrNotFound)
+		return nil, fmt.Errorf("%q: %w: not described under spec.goplugin.describe.methods", cut(in.Operation), plugin.ErrNotFound)
 	}
 	if o.Timeout > 0 {
 		var cancel context.CancelFunc
@@ -95,20 +103,20 @@ func (n *netrpc) invoke(ctx context.Context, in plugin.Invocation, send func([]b
 	}
 	argument, err := o.Argument(in.Data)
 	if err != nil {
-		return callError(ctx, o.Name, err)
+		return nil, callError(ctx, o.Name, err)
 	}
-	answer, err := n.call(ctx, o, argument, (*session).take)
+	answer, err := n.once(ctx, o, argument, (*session).take)
 	if n.again(ctx, o, err) {
-		answer, err = n.call(ctx, o, argument, (*session).fresh)
+		answer, err = n.once(ctx, o, argument, (*session).fresh)
 	}
 	if err != nil {
-		return callError(ctx, o.Name, err)
+		return nil, callError(ctx, o.Name, err)
 	}
-	return send(answer)
+	return answer, nil
 }
 
-// call makes a call once.
-func (n *netrpc) call(ctx context.Context, o *describe.Operation, argument []byte, take taker) ([]byte, error) {
+// once makes a call once.
+func (n *netrpc) once(ctx context.Context, o *describe.Operation, argument []byte, take taker) ([]byte, error) {
 	s, err := n.session(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnsent, err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,11 +30,11 @@ const (
 )
 
 // reflectAll asks the plugin for everything it offers, and for the services that it
-// calls, which one in Go knows too.
-func reflectAll(ctx context.Context, conn *grpc.ClientConn, called []string) (*catalog, error) {
-	c, err := reflectWith(ctx, conn, reflectV1, called)
+// calls, which one in Go knows too. What is known of an earlier start is asked at once.
+func reflectAll(ctx context.Context, conn *grpc.ClientConn, called []string, known *questions) (*catalog, error) {
+	c, err := reflectWith(ctx, conn, reflectV1, called, known)
 	if status.Code(err) == codes.Unimplemented {
-		c, err = reflectWith(ctx, conn, reflectV1Alpha, called)
+		c, err = reflectWith(ctx, conn, reflectV1Alpha, called, known)
 	}
 	switch {
 	case err == nil:
@@ -47,14 +49,64 @@ func reflectAll(ctx context.Context, conn *grpc.ClientConn, called []string) (*c
 	return nil, fmt.Errorf("reflection: %w: %w", plugin.ErrInvalid, err)
 }
 
-// A reflector asks one question after the other on one stream.
+// errTooManyFiles is beyond what a plugin may tell of itself.
+var errTooManyFiles = fmt.Errorf("more than %d files or %d bytes of descriptors", descriptorFilesMax, descriptorBytesMax)
+
+// questions are what an earlier start of a plugin led to: its services, and the files
+// that were asked for by name. They save waits, and decide nothing.
+type questions struct {
+	mu              sync.Mutex
+	services, files []string
+}
+
+// asked has the questions of each plugin.
+type asked struct {
+	mu      sync.Mutex
+	plugins map[string]*questions
+}
+
+// askedMax bounds the plugins that are remembered: of deleted ones nobody tells.
+const askedMax = 10_000
+
+func (a *asked) of(name string) *questions {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	q := a.plugins[name]
+	if q == nil {
+		if a.plugins == nil || len(a.plugins) >= askedMax {
+			a.plugins = map[string]*questions{}
+		}
+		q = &questions{}
+		a.plugins[name] = q
+	}
+	return q
+}
+
+func (q *questions) get() (all struct{ services, files []string }) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	all.services, all.files = slices.Clone(q.services), slices.Clone(q.files)
+	return all
+}
+
+func (q *questions) set(services, files []string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.services, q.files = services, files
+}
+
+// A reflector asks on one stream.
 type reflector struct {
 	stream grpc.ClientStream
 	files  map[string]*descriptorpb.FileDescriptorProto
 	bytes  int
 }
 
-func reflectWith(ctx context.Context, conn *grpc.ClientConn, method string, called []string) (*catalog, error) {
+// batchMax is how many questions are on their way at once: their answers wait at the
+// plugin until all are asked.
+const batchMax = 64
+
+func reflectWith(ctx context.Context, conn *grpc.ClientConn, method string, called []string, known *questions) (*catalog, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method, grpc.WaitForReady(true))
@@ -62,44 +114,97 @@ func reflectWith(ctx context.Context, conn *grpc.ClientConn, method string, call
 		return nil, err
 	}
 	r := &reflector{stream: s, files: map[string]*descriptorpb.FileDescriptorProto{}}
-	services, err := r.services()
+	before := known.get()
+	first := []*reflectionpb.ServerReflectionRequest{{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{ListServices: "*"}}}
+	for _, service := range slices.Concat(called, before.services) {
+		first = append(first, withSymbol(service))
+	}
+	for _, file := range before.files {
+		first = append(first, byName(file))
+	}
+	answers, err := r.ask(first)
 	if err != nil {
 		return nil, err
 	}
-	for _, service := range services {
-		err := r.take(&reflectionpb.ServerReflectionRequest{
-			MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: service},
-		})
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", service, err)
-		}
-	}
-	for _, service := range called {
-		err := r.take(&reflectionpb.ServerReflectionRequest{
-			MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: service},
-		})
-		if _, broke := status.FromError(err); err != nil && broke {
-			return nil, err
-		}
-	}
-	if err := r.dependencies(); err != nil {
+	services, err := servicesIn(answers[0])
+	if err != nil {
 		return nil, err
 	}
+	faults := map[string]error{} // of a service; nil: its file is there
+	for i, answer := range answers[1:] {
+		err := r.take(answer)
+		switch {
+		case errors.Is(err, errTooManyFiles):
+			return nil, err
+		case i >= len(called) && i < len(called)+len(before.services):
+			faults[before.services[i-len(called)]] = err
+		}
+	}
+	if err := r.declared(services, faults); err != nil {
+		return nil, err
+	}
+	files, err := r.dependencies()
+	if err != nil {
+		return nil, err
+	}
+	still := slices.DeleteFunc(before.files, func(name string) bool { return r.files[name] == nil })
+	known.set(services, append(still, files...))
 	return newCatalog(r.files, services)
 }
 
-func (r *reflector) ask(q *reflectionpb.ServerReflectionRequest) (*reflectionpb.ServerReflectionResponse, error) {
-	if err := r.stream.SendMsg(q); err != nil {
-		return nil, r.why(err)
+// declared fetches the files of services that were not asked for, and returns the first
+// fault of any.
+func (r *reflector) declared(services []string, faults map[string]error) error {
+	var more []string
+	for _, service := range services {
+		if _, asked := faults[service]; !asked {
+			more = append(more, service)
+		}
 	}
-	answer := &reflectionpb.ServerReflectionResponse{}
-	if err := r.stream.RecvMsg(answer); err != nil {
-		return nil, err
+	requests := make([]*reflectionpb.ServerReflectionRequest, len(more))
+	for i, service := range more {
+		requests[i] = withSymbol(service)
 	}
-	if no := answer.GetErrorResponse(); no != nil {
-		return nil, errors.New(cut(no.GetErrorMessage()))
+	answers, err := r.ask(requests)
+	if err != nil {
+		return err
 	}
-	return answer, nil
+	for i, answer := range answers {
+		faults[more[i]] = r.take(answer)
+	}
+	for _, service := range services {
+		if err := faults[service]; err != nil {
+			return fmt.Errorf("%s: %w", service, err)
+		}
+	}
+	return nil
+}
+
+func withSymbol(name string) *reflectionpb.ServerReflectionRequest {
+	return &reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: name}}
+}
+
+func byName(file string) *reflectionpb.ServerReflectionRequest {
+	return &reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_FileByFilename{FileByFilename: file}}
+}
+
+// ask returns an answer for each question; its error is that of the stream.
+func (r *reflector) ask(all []*reflectionpb.ServerReflectionRequest) (answers []*reflectionpb.ServerReflectionResponse, err error) {
+	for batch := range slices.Chunk(all, batchMax) {
+		for _, q := range batch {
+			if err := r.stream.SendMsg(q); err != nil {
+				return nil, r.why(err)
+			}
+		}
+		for range batch {
+			answer := &reflectionpb.ServerReflectionResponse{}
+			if err := r.stream.RecvMsg(answer); err != nil {
+				return nil, err
+			}
+			answers = append(answers, answer)
+		}
+	}
+	return answers, nil
 }
 
 // why returns the status behind a failed send, which is itself just io.EOF.
@@ -110,14 +215,11 @@ func (r *reflector) why(sendErr error) error {
 	return sendErr
 }
 
-func (r *reflector) services() ([]string, error) {
-	answer, err := r.ask(&reflectionpb.ServerReflectionRequest{
-		MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{ListServices: "*"},
-	})
-	if err != nil {
+// servicesIn are the plugin's own services.
+func servicesIn(answer *reflectionpb.ServerReflectionResponse) (names []string, err error) {
+	if err := refused(answer); err != nil {
 		return nil, err
 	}
-	var names []string
 	for _, service := range answer.GetListServicesResponse().GetService() {
 		if !infrastructure(service.GetName()) {
 			names = append(names, service.GetName())
@@ -129,10 +231,16 @@ func (r *reflector) services() ([]string, error) {
 	return names, nil
 }
 
+func refused(answer *reflectionpb.ServerReflectionResponse) error {
+	if no := answer.GetErrorResponse(); no != nil {
+		return errors.New(cut(no.GetErrorMessage()))
+	}
+	return nil
+}
+
 // take takes in the files of one answer.
-func (r *reflector) take(q *reflectionpb.ServerReflectionRequest) error {
-	answer, err := r.ask(q)
-	if err != nil {
+func (r *reflector) take(answer *reflectionpb.ServerReflectionResponse) error {
+	if err := refused(answer); err != nil {
 		return err
 	}
 	for _, raw := range answer.GetFileDescriptorResponse().GetFileDescriptorProto() {
@@ -143,29 +251,39 @@ func (r *reflector) take(q *reflectionpb.ServerReflectionRequest) error {
 		r.bytes += len(raw)
 		r.files[file.GetName()] = file
 		if len(r.files) > descriptorFilesMax || r.bytes > descriptorBytesMax {
-			return fmt.Errorf("more than %d files or %d bytes of descriptors", descriptorFilesMax, descriptorBytesMax)
+			return errTooManyFiles
 		}
 	}
 	return nil
 }
 
-// dependencies fetches what the files import, until nothing is missing. What the
-// plugin does not serve either stays a placeholder.
-func (r *reflector) dependencies() error {
+// dependencies fetches what the files import, until nothing is missing, and returns
+// what it asked for. What the plugin does not serve either stays a placeholder.
+func (r *reflector) dependencies() (asked []string, err error) {
 	for {
 		missing := r.missing()
 		if len(missing) == 0 {
-			return nil
+			return asked, nil
 		}
-		for _, name := range missing {
-			err := r.take(&reflectionpb.ServerReflectionRequest{
-				MessageRequest: &reflectionpb.ServerReflectionRequest_FileByFilename{FileByFilename: name},
-			})
+		asked = append(asked, missing...)
+		if len(r.files)+len(missing) > descriptorFilesMax {
+			return nil, errTooManyFiles
+		}
+		requests := make([]*reflectionpb.ServerReflectionRequest, len(missing))
+		for i, name := range missing {
+			requests[i] = byName(name)
+		}
+		answers, err := r.ask(requests)
+		if err != nil {
+			return nil, err
+		}
+		for i, name := range missing {
+			err := r.take(answers[i])
+			if errors.Is(err, errTooManyFiles) {
+				return nil, err
+			}
 			if r.files[name] != nil {
 				continue
-			}
-			if _, broke := status.FromError(err); err != nil && broke {
-				return err
 			}
 			if r.files[name] = wellKnown(name); r.files[name] == nil {
 				r.files[name] = &descriptorpb.FileDescriptorProto{Name: &name}

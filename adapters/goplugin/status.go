@@ -49,7 +49,7 @@ func isOver(ctx context.Context) bool {
 
 // details writes a status's details as a JSON array. One of a type that nobody
 // describes, or that is not what its type says, keeps its bytes, in base64.
-func (t transcoder) details(all []*anypb.Any) plugin.RawJSON {
+func (t *transcoder) details(all []*anypb.Any) plugin.RawJSON {
 	list := []byte{'['}
 	for i, detail := range all {
 		if i > 0 {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/patchbay-dev/patchbay/adapters/internal/bounded"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
 
@@ -89,8 +90,8 @@ func readBody(r io.Reader, length, limit int64) ([]byte, error) {
 		_, err := io.ReadFull(r, data)
 		return data, err
 	}
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err == nil && int64(len(data)) > limit {
+	data, err := bounded.Read(r, limit)
+	if errors.Is(err, bounded.ErrTooLong) {
 		return nil, fmt.Errorf("%w: %w", plugin.ErrInvalid, errTooLong)
 	}
 	return data, err

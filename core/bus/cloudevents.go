@@ -26,9 +26,8 @@ const (
 
 const jsonType = "application/json"
 
-// complete fills what the caller of Event left out, and makes the data something
-// that both forms of the event can carry.
-func (b *Bus) complete(e plugin.Event) plugin.Event {
+// fill gives an event what whoever made it left out.
+func (b *Bus) fill(e plugin.Event) plugin.Event {
 	if e.ID == "" {
 		e.ID = nuid.Next()
 	}
@@ -42,6 +41,13 @@ func (b *Bus) complete(e plugin.Event) plugin.Event {
 			e.Source += "/plugins/" + e.Plugin
 		}
 	}
+	return e
+}
+
+// complete is fill, and makes the data something that both forms of the event can
+// carry.
+func (b *Bus) complete(e plugin.Event) plugin.Event {
+	e = b.fill(e)
 	if n := len(e.Data); n > plugin.EventDataBytesMax {
 		b.o.Log.Warn("event without its data: too large", "plugin", e.Plugin, "type", e.Type, "bytes", n)
 		e.Data = fmt.Appendf(nil, `{"omitted":"%d bytes of data; at most %d are carried"}`, n, plugin.EventDataBytesMax)

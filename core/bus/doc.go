@@ -13,7 +13,7 @@
 //
 // Loss. An event with a sequence is on disk: the embedded server syncs before
 // it acknowledges, and a storm is acknowledged in groups, by atomic batches.
-// While the bus is down events are kept in memory, 65,536 of them at most; then
+// While the bus is down events are kept in memory, 65,536 of them and 64 MiB at most; then
 // the oldest go, are counted, and an event of type [plugin.EventDropped] says how many.
 // A retry does not store an event twice: what the stream got since the last answer
 // is read first, and its id is the message id. Log batches

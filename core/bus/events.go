@@ -22,6 +22,9 @@ const (
 	// eventsPendingMax is how many events wait for a bus that is down: one
 	// per instance of 10,000 plugins through several states, some 50 MiB.
 	eventsPendingMax = 65536
+	// eventsPendingBytesMax bounds them, too: records of invocations come in large
+	// events, and as many as are called.
+	eventsPendingBytesMax = 64 << 20
 	// groupMin and groupMax: a synced message costs 0.2 ms, a group 2.4 ms
 	// however large; the server takes 1000 per group.
 	groupMin, groupMax = 16, 1000
@@ -57,6 +60,7 @@ type eventQueue struct {
 	mu    sync.Mutex
 	items []queuedEvent
 	head  int
+	bytes int    // of their data
 	place uint64 // of the newest
 	lost  uint64
 	// taken is when the oldest event of the group in hand was made; zero: none is.
@@ -75,14 +79,17 @@ func (q *eventQueue) renew() {
 	}
 }
 
-func (q *eventQueue) push(e plugin.Event) (lost bool) {
+// push returns how many events were lost for this one.
+func (q *eventQueue) push(e plugin.Event) (lost uint64) {
 	q.mu.Lock()
-	if len(q.items)-q.head >= eventsPendingMax {
+	q.bytes += len(e.Data)
+	for waiting := len(q.items) - q.head; waiting > 0 && (waiting >= eventsPendingMax || q.bytes > eventsPendingBytesMax); waiting-- {
+		q.bytes -= len(q.items[q.head].Data)
 		q.items[q.head] = queuedEvent{}
 		q.head++
-		q.lost++
-		lost = true
+		lost++
 	}
+	q.lost += lost
 	if q.head > len(q.items)/2 && q.head > groupMax {
 		q.items = append(q.items[:0], q.items[q.head:]...)
 		q.head = 0
@@ -110,6 +117,7 @@ func (q *eventQueue) take() (group []queuedEvent, lost uint64) {
 		bytes += len(q.items[end].Data)
 		end++
 	}
+	q.bytes -= bytes
 	group = append(group, q.items[q.head:end]...)
 	clear(q.items[q.head:end])
 	if q.head = end; q.head == len(q.items) {
@@ -167,8 +175,12 @@ func (q *eventQueue) stored() {
 // once. ID, Source and Time are filled when empty. The data must not be changed
 // afterwards.
 func (b *Bus) Event(e plugin.Event) {
-	if b.events.push(b.complete(e)) {
-		b.counters.eventsDropped.Add(1)
+	b.push(b.complete(e))
+}
+
+func (b *Bus) push(e plugin.Event) {
+	if lost := b.events.push(e); lost > 0 {
+		b.counters.eventsDropped.Add(lost)
 	}
 }
 

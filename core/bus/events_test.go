@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -306,6 +307,37 @@ func TestEvents_tooManyWhileDown(t *testing.T) {
 		}
 		return data.Dropped > 0 && uint64(data.Dropped) == b.Stats().EventsDropped
 	})
+}
+
+// TestEventQueue_bytes: few events that are large have a bound, too.
+func TestEventQueue_bytes(t *testing.T) {
+	var q eventQueue
+	q.init()
+	const room = eventsPendingBytesMax / plugin.EventDataBytesMax
+	data := make([]byte, plugin.EventDataBytesMax)
+	lost := uint64(0)
+	for i := range 2*room + 1 {
+		lost += q.push(plugin.Event{Subject: strconv.Itoa(i), Data: data})
+	}
+	if lost != room+1 || q.len() != room {
+		t.Errorf("%d are lost and %d wait, want %d and %d", lost, q.len(), room+1, room)
+	}
+	for next := room + 1; q.len() > 0; {
+		group, told := q.take()
+		if told != lost {
+			t.Errorf("the group tells that %d are lost, want %d", told, lost)
+		}
+		lost = 0
+		for _, e := range group {
+			if e.Subject != strconv.Itoa(next) {
+				t.Fatalf("got event %s, want %d", e.Subject, next)
+			}
+			next++
+		}
+	}
+	if q.bytes != 0 {
+		t.Errorf("an empty queue counts %d bytes", q.bytes)
+	}
 }
 
 func TestEvents_streamDeletedBySomebody(t *testing.T) {

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"strconv"
 	"sync"
 	"time"
@@ -11,8 +12,9 @@ import (
 const (
 	// invocationsMax records wait to be packed: 50 ms at 300,000 a second.
 	invocationsMax = 16384
-	// A packed event holds so many records at most, and so many bytes.
-	packRecordsMax, packBytesMax = 256, 64 << 10
+	// A packed event holds so many records at most, and about so many bytes: storing an
+	// event costs as much as packing hundreds.
+	packRecordsMax, packBytesMax = 1024, plugin.EventDataBytesMax * 3 / 4
 	// packEvery is how long the first record waits for company.
 	packEvery = 50 * time.Millisecond
 )
@@ -73,12 +75,12 @@ func (b *Bus) Invoked(r plugin.InvocationRecord) {
 
 // publishInvocations packs what is in the ring. It ends with stopping.
 func (b *Bus) publishInvocations() {
-	var spare []plugin.InvocationRecord
+	var spare spareRoom
 	for {
 		select {
 		case <-b.invocations.wake:
 		case <-b.stopping:
-			b.packInvocations(spare)
+			b.packInvocations(&spare)
 			return
 		}
 		timer := time.NewTimer(packEvery)
@@ -87,14 +89,19 @@ func (b *Bus) publishInvocations() {
 		case <-b.stopping:
 			timer.Stop()
 		}
-		spare = b.packInvocations(spare)
+		b.packInvocations(&spare)
 	}
 }
 
-// packInvocations makes events of what is in the ring, and returns the ring's
-// memory for the next round.
-func (b *Bus) packInvocations(spare []plugin.InvocationRecord) []plugin.InvocationRecord {
-	older, newer, lost := b.invocations.take(spare)
+// spareRoom is memory that one round leaves to the next.
+type spareRoom struct {
+	ring []plugin.InvocationRecord
+	text []byte
+}
+
+// packInvocations makes events of what is in the ring.
+func (b *Bus) packInvocations(spare *spareRoom) {
+	older, newer, lost := b.invocations.take(spare.ring)
 	if lost > 0 {
 		b.o.Log.Warn("invocation records were lost: too many at once", "count", lost)
 	}
@@ -103,8 +110,8 @@ func (b *Bus) packInvocations(spare []plugin.InvocationRecord) []plugin.Invocati
 		for i := range records {
 			p := packs[records[i].Plugin]
 			if p == nil {
-				p = &pack{}
-				packs[records[i].Plugin] = p
+				p = &pack{json: spare.text}
+				packs[records[i].Plugin], spare.text = p, nil
 			}
 			if p.add(&records[i]) {
 				b.publishPack(records[i].Plugin, p)
@@ -113,18 +120,22 @@ func (b *Bus) packInvocations(spare []plugin.InvocationRecord) []plugin.Invocati
 	}
 	for name, p := range packs {
 		b.publishPack(name, p)
+		if cap(p.json) > cap(spare.text) {
+			spare.text = p.json
+		}
 	}
-	all := newer[:cap(newer)]
-	clear(all)
-	return all[:0]
+	used := newer[:len(newer)+len(older)] // older lies behind newer
+	clear(used)
+	spare.ring = used[:0]
 }
 
 func (b *Bus) publishPack(name string, p *pack) {
 	if p.count == 0 {
 		return
 	}
-	b.Event(plugin.Event{Type: plugin.EventInvocations, Plugin: name, Data: append(p.json, ']')})
-	*p = pack{}
+	// Not Event: what appendRecord wrote need not be read again.
+	b.push(b.fill(plugin.Event{Type: plugin.EventInvocations, Plugin: name, Data: bytes.Clone(append(p.json, ']'))}))
+	p.json, p.count = p.json[:0], 0
 }
 
 // pack is the data of one EventInvocations in the making.

@@ -66,9 +66,9 @@ func (d *Dispatch) invoke(ctx context.Context, in plugin.Invocation) (plugin.Res
 		defer end()
 		ctx, in.Parts = wait.ctx, wait.parts(in.Parts, spec.Limits.Payload)
 	} else {
-		within, cancel := within(ctx, began, spec.Timeouts.Invoke.Std())
+		within, cancel, house := within(ctx, began, spec.Timeouts.Invoke.Std())
 		defer cancel()
-		ctx = within
+		ctx, in.HouseDeadline = within, house
 	}
 	result, err := p.Invoke(ctx, in)
 	if err == nil && int64(len(result.Data)) > int64(spec.Limits.Payload) {
@@ -133,17 +133,20 @@ func (d *Dispatch) id(given string) string {
 	if given != "" {
 		return given
 	}
-	return d.prefix + strconv.FormatUint(d.count.Add(1), 36)
+	var room [32]byte
+	return string(strconv.AppendUint(append(room[:0], d.prefix...), d.count.Add(1), 36))
 }
 
 // within sets a deadline unless ctx has an earlier one: a context costs more than
-// the rest of dispatch.
-func within(ctx context.Context, now time.Time, most time.Duration) (context.Context, context.CancelFunc) {
+// the rest of dispatch. house is true when the caller gave none.
+func within(ctx context.Context, now time.Time, most time.Duration) (limited context.Context, cancel context.CancelFunc, house bool) {
 	limit := now.Add(most)
-	if deadline, ok := ctx.Deadline(); ok && !deadline.After(limit) {
-		return ctx, func() {}
+	deadline, given := ctx.Deadline()
+	if given && !deadline.After(limit) {
+		return ctx, func() {}, false
 	}
-	return context.WithDeadline(ctx, limit)
+	limited, cancel = context.WithDeadline(ctx, limit)
+	return limited, cancel, !given
 }
 
 // tooLarge is ErrInvalid, as in the adapters: asking again gets the same answer;

@@ -208,6 +208,27 @@ func TestInvoke_callersDeadlineWinsWhenItIsEarlier(t *testing.T) {
 	})
 }
 
+// TestInvoke_tellsWhoseDeadlineItIs: the test's manifest gives a second.
+func TestInvoke_tellsWhoseDeadlineItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t)
+		for callers, want := range map[time.Duration]bool{0: true, 100 * time.Millisecond: false, time.Minute: false} {
+			ctx, cancel := t.Context(), func() {}
+			if callers > 0 {
+				ctx, cancel = context.WithTimeout(ctx, callers)
+			}
+			_, err := w.Invoke(ctx, plugin.Invocation{Plugin: "p", Operation: "seen"})
+			cancel()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := (<-w.adapter.in).HouseDeadline; got != want {
+				t.Errorf("caller's time %s: got house deadline %t, want %t", callers, got, want)
+			}
+		}
+	})
+}
+
 func TestInvokeStream_boundsTheWaitNotTheWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t)

@@ -170,7 +170,8 @@ func (f *follower) flooded() bool {
 // it ends with f.stop, too: whoever writes faster than we read must not keep us.
 func (f *follower) readAll(buf []byte, until int64) error {
 	for f.offset < until && (until < math.MaxInt64 || !stopped(f.stop)) {
-		if err := f.leap(buf[:min(len(buf), leapKept)], until); err != nil {
+		leapt, err := f.leap(buf[:min(len(buf), leapKept)], until)
+		if err != nil {
 			return err
 		}
 		n, err := f.file.ReadAt(buf[:min(int64(len(buf)), until-f.offset)], f.offset)
@@ -179,8 +180,8 @@ func (f *follower) readAll(buf []byte, until int64) error {
 			f.take(buf[:n])
 		}
 		switch {
-		case errors.Is(err, io.EOF):
-			return nil
+		case errors.Is(err, io.EOF), leapt && until == math.MaxInt64:
+			return nil // what a flood prints meanwhile is for the next look
 		case err != nil:
 			return err
 		}

@@ -46,7 +46,7 @@ const LineRateDefault = 10_000
 const (
 	// burst is how long the rate may have been saved up: a start or a crash that
 	// prints much at once is kept whole.
-	burst = 10 * time.Second
+	burst = 3 * time.Second
 	// rateBytes is what counts as one line: a longer one counts as several.
 	rateBytes = 1 << 10
 	// skimBytes is what a file's reader takes at once: a part whose lines are over the
@@ -56,6 +56,9 @@ const (
 	// which is a flood, the last leapKept are read and the rest is freed unread. To read
 	// what nobody will see would slow the calls of other plugins.
 	leapOver, leapKept = 512 << 10, 8 << 10
+	// leapLines are in leapKept, if they are not longer than most. It is no more than
+	// leapShare of a second's: what is saved up of a low rate is not leapt over.
+	leapLines, leapShare = 50, 0.01
 	// floodShare is by how much less than the rate is taken of a flood, until it has been
 	// over for floodOver: who prints so much is read by nobody, and each line that is
 	// taken costs the other plugins, too.
@@ -138,7 +141,7 @@ func (f *follower) skim(part []byte, now time.Time) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	end := bytes.LastIndexByte(part, '\n') + 1
-	if end == 0 || !f.exceeds(now, rate) {
+	if end == 0 || !f.exceeds(now, rate, 0) {
 		return 0
 	}
 	l.unfold(s, waitForRoom) // what is dropped may have ended it
@@ -148,28 +151,29 @@ func (f *follower) skim(part []byte, now time.Time) int {
 	return end
 }
 
-// exceeds reports that the plugin is over its rate: 0 is none, and what was printed
-// while no daemon read it is not held against it. The caller holds mu.
-func (f *follower) exceeds(now time.Time, rate int) bool {
+// exceeds reports that the plugin may print so many lines or fewer before it is over its
+// rate: 0 is none, and what was printed while no daemon read it is not held against it.
+// The caller holds mu.
+func (f *follower) exceeds(now time.Time, rate int, left float64) bool {
 	if rate == 0 || f.cutter.at < f.stream.backlog {
 		return false
 	}
 	f.log.bucket.fill(now, float64(rate))
-	return f.log.bucket.lines <= 0
+	return f.log.bucket.lines <= left
 }
 
-// leap skips to the last lines of a flood, which fit into buf, and frees what is before
-// them. That is counted by its bytes, with lines as long as those that are read.
-func (f *follower) leap(buf []byte, until int64) error {
+// leap skips to the last lines of a flood, if there is one. They fit into buf, and what is
+// before them is freed. That is counted by its bytes, with lines as long as those that are read.
+func (f *follower) leap(buf []byte, until int64) (leapt bool, err error) {
 	l, s, now := f.log, f.stream, time.Now()
 	rate := l.settings.now(l, now).LineRate
 	until = min(until, f.size())
 	if until == math.MaxInt64 || until-f.offset < leapOver || !f.seesFlood(now, rate) {
-		return nil
+		return false, nil
 	}
 	n, err := f.file.ReadAt(buf, until-int64(len(buf)))
 	if err != nil {
-		return err
+		return false, err
 	}
 	start := until - int64(n) + int64(bytes.IndexByte(buf, '\n')+1)
 	lines := bytes.Count(buf, []byte{'\n'})
@@ -183,14 +187,15 @@ func (f *follower) leap(buf []byte, until int64) error {
 	f.offset, f.cutter.at, f.cutter.rest = start, start, f.cutter.rest[:0]
 	f.keep(place{start, s.sequence}, s.stored)
 	f.free(start)
-	return nil
+	return true, nil
 }
 
-// seesFlood is told of one, and reports whether the plugin is over its rate.
+// seesFlood is told of one, and reports whether what is kept of it has all the lines that
+// the plugin may still print.
 func (f *follower) seesFlood(now time.Time, rate int) bool {
 	f.log.mu.Lock()
 	defer f.log.mu.Unlock()
-	exceeds := f.exceeds(now, rate)
+	exceeds := f.exceeds(now, rate, min(leapLines, leapShare*float64(rate)))
 	f.log.bucket.flood = floodOver
 	return exceeds
 }

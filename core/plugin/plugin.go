@@ -151,6 +151,10 @@ type Invocation struct {
 	Metadata map[string]string
 	// Caller says who asked, for events: "rest", "bus", "plugin:NAME".
 	Caller string
+	// HouseDeadline says that the context's deadline is spec.timeouts.invoke and not
+	// one that the caller gave: it ends the call, and a protocol that carries deadlines
+	// need not carry this one.
+	HouseDeadline bool `json:"-"`
 	// Parts, when set, gives the argument in parts, and Data is empty: the next
 	// part, io.EOF behind the last, or why there is none. Only one goroutine calls it
 	// at a time, and none once the invocation has returned; it returns when ctx ends.

@@ -33,14 +33,17 @@ func (p *Pool) Describe(ctx context.Context) ([]plugin.Operation, error) {
 // none.
 func (p *Pool) take() (*living, error) {
 	for {
-		m := p.pick()
+		m, inFlight := p.pick()
 		one := m.living.Load()
 		if one == nil {
 			return nil, nil
 		}
-		if limit := m.inFlightLimit(); m.inFlight.Add(1) > limit {
-			m.inFlight.Add(-1)
+		limit := m.inFlightLimit()
+		switch {
+		case inFlight >= limit:
 			return nil, fmt.Errorf("%w: %d invocations are in flight%s (spec.limits.inFlight); try again", plugin.ErrBusy, limit, p.each())
+		case !m.inFlight.CompareAndSwap(inFlight, inFlight+1):
+			continue // another call came in between: now it may be the turn of another one
 		}
 		if one.inFlight.Add(1); m.living.Load() == one { // else it may be drained already
 			return one, nil
@@ -57,22 +60,22 @@ func (p *Pool) each() string {
 	return " in each instance"
 }
 
-// pick chooses the member that is to have the next call. It may have no instance only
-// if none has.
-func (p *Pool) pick() *Plugin {
+// pick chooses the member that is to have the next call, and returns how many it has.
+// It may have no instance only if none has.
+func (p *Pool) pick() (best *Plugin, inFlight int64) {
 	members := p.all()
 	if len(members) == 1 {
-		return members[0]
+		return members[0], members[0].inFlight.Load()
 	}
 	first := int(p.turns.Add(1)) // equals take turns
-	best, bestRank := members[0], -1
+	best, bestRank := members[0], int64(-1)
 	for i := range members {
 		m := members[(first+i)%len(members)]
-		if rank := m.rank(); rank >= 0 && (bestRank < 0 || rank < bestRank) {
-			best, bestRank = m, rank
+		if rank, count := m.rank(); rank >= 0 && (bestRank < 0 || rank < bestRank) {
+			best, bestRank, inFlight = m, rank, count
 		}
 	}
-	return best
+	return best, inFlight
 }
 
 // unwellRank is more than any number of calls in flight: who is not well gets calls
@@ -80,15 +83,16 @@ func (p *Pool) pick() *Plugin {
 const unwellRank = 1 << 20
 
 // rank orders instances by how little they should get the next call; -1: there is none.
-func (p *Plugin) rank() int {
+// inFlight is what it has.
+func (p *Plugin) rank() (rank, inFlight int64) {
 	if p.living.Load() == nil {
-		return -1
+		return -1, 0
 	}
-	rank := int(p.inFlight.Load())
+	inFlight = p.inFlight.Load()
 	if p.state() != plugin.Running {
-		rank += unwellRank
+		return inFlight + unwellRank, inFlight
 	}
-	return rank
+	return inFlight, inFlight
 }
 
 // await waits for a plugin that is on its way up. As many may wait as may be in

@@ -45,7 +45,8 @@ func (service) Print(_ context.Context, in *tiny.Text) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, nil
 }
 
-func (service) Slow(ctx context.Context, in *tiny.Wait) (*emptypb.Empty, error) {
+func (s service) Slow(ctx context.Context, in *tiny.Wait) (*emptypb.Empty, error) {
+	defer s.tally.stream(ctx)()
 	select {
 	case <-time.After(tiny.Pause(in.GetMilliseconds())):
 		return &emptypb.Empty{}, nil
