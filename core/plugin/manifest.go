@@ -201,7 +201,7 @@ type Limits struct {
 	OpenFiles int   `json:"openFiles,omitempty" doc:"Files and sockets that each of its processes may have open, such as 1024." min:"16" max:"1048576"`
 	InFlight  int   `json:"inFlight,omitempty" doc:"Invocations at the same time (default 64); more are answered busy." min:"0" max:"65536"`
 	Payload   Bytes `json:"payload,omitempty" doc:"Bytes of one argument and of one result (default 16MiB, at most 64MiB)."`
-	LogRate   int   `json:"logRate,omitempty" doc:"Lines a second that are taken of what an instance prints, three seconds of it at once; a line counts once more for each KiB. The rest is dropped and counted, and the plugin is not slowed; of one that prints faster than it is read a tenth of that is taken, and what it prints is counted by its bytes (default 10000)." min:"0" max:"1000000"`
+	LogRate   int   `json:"logRate,omitempty" doc:"Lines a second that are taken of what an instance prints, one second of it at once; a line counts once more for each KiB. The rest is dropped and counted, and the plugin is not slowed; of one that prints faster than it is read a tenth of that is taken, and what it prints is counted by its bytes (default 10000)." min:"0" max:"1000000"`
 }
 
 // Logs is how much of a plugin's log is kept, within what the bus keeps of all

@@ -112,6 +112,37 @@ func (h *house) pids() map[string]string {
 	return pids
 }
 
+// comments runs what the comments of manifests tell their reader to run: each must work.
+func (h *house) comments(dir string) {
+	h.t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ran := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			command, ok := strings.CutPrefix(line, "#   patchbay ")
+			if !ok {
+				continue
+			}
+			cmd := exec.Command("sh", "-c", h.binary+" "+command)
+			cmd.Env = h.env()
+			if out, err := cmd.CombinedOutput(); err != nil {
+				h.t.Errorf("%s: patchbay %s: %v: %s", file, strings.TrimSpace(command), err, out)
+			}
+			ran++
+		}
+	}
+	if ran == 0 {
+		h.t.Errorf("%s: no command is in any comment", dir)
+	}
+}
+
 // TestManifests: what manifests/upstream/goplugin says is applied by a daemon and called from
 // the command line; kill -9 of the daemon changes nothing for a plugin, whether or
 // not its connection has TLS.
@@ -121,6 +152,7 @@ func TestManifests(t *testing.T) {
 	if text := h.patchbay("get", "operations", "terraform-time"); !strings.Contains(text, "PlanResourceChange") {
 		t.Errorf("operations: got %s", text)
 	}
+	h.comments("../../../manifests/upstream/goplugin")
 	h.calls()
 	h.patchbay("invoke", "vault-kv", "HandleRequest", "--data", request("create", "app/db", map[string]string{"password": "s3cret"}))
 	before := h.pids()
