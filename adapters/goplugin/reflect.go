@@ -99,7 +99,7 @@ func (q *questions) set(services, files []string) {
 type reflector struct {
 	stream grpc.ClientStream
 	files  map[string]*descriptorpb.FileDescriptorProto
-	bytes  int
+	bytes  int // of all answers
 }
 
 // batchMax is how many questions are on their way at once: their answers wait at the
@@ -188,7 +188,8 @@ func byName(file string) *reflectionpb.ServerReflectionRequest {
 	return &reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_FileByFilename{FileByFilename: file}}
 }
 
-// ask returns an answer for each question; its error is that of the stream.
+// ask returns an answer for each question. Its error is that of the stream, or
+// errTooManyFiles: what waits to be taken is bounded, too.
 func (r *reflector) ask(all []*reflectionpb.ServerReflectionRequest) (answers []*reflectionpb.ServerReflectionResponse, err error) {
 	for batch := range slices.Chunk(all, batchMax) {
 		for _, q := range batch {
@@ -200,6 +201,9 @@ func (r *reflector) ask(all []*reflectionpb.ServerReflectionRequest) (answers []
 			answer := &reflectionpb.ServerReflectionResponse{}
 			if err := r.stream.RecvMsg(answer); err != nil {
 				return nil, err
+			}
+			if r.bytes += proto.Size(answer); r.bytes > descriptorBytesMax {
+				return nil, errTooManyFiles
 			}
 			answers = append(answers, answer)
 		}
@@ -248,9 +252,8 @@ func (r *reflector) take(answer *reflectionpb.ServerReflectionResponse) error {
 		if err := proto.Unmarshal(raw, file); err != nil {
 			return fmt.Errorf("descriptor: %w", err)
 		}
-		r.bytes += len(raw)
 		r.files[file.GetName()] = file
-		if len(r.files) > descriptorFilesMax || r.bytes > descriptorBytesMax {
+		if len(r.files) > descriptorFilesMax {
 			return errTooManyFiles
 		}
 	}
