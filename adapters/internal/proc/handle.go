@@ -257,6 +257,10 @@ func (p *Process) Image(path string) (Image, bool) {
 // executables is the daemon's one cache.
 var executables = sync.OnceValue(func() *digestCache { return &digestCache{known: map[fileID]string{}} })
 
+// FileDigest returns "sha256:HEX" of a file, which is hashed once as long as the kernel
+// says that it is the same.
+func FileDigest(path string) (string, error) { return executables().ofFile(path) }
+
 // digest returns the digest of what a process executes, also if the file's name
 // has been removed or replaced.
 func (c *digestCache) digest(pid int) (string, error) {
