@@ -46,6 +46,11 @@ func (s *shifter) start(field string) (i plugin.Instance, known string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_ = i.Stop(ctx)
+	})
 	operations, err := i.(plugin.Describer).Describe(ctx)
 	if err != nil || len(operations) != 1 {
 		s.t.Fatalf("got %v, %v", operations, err)
