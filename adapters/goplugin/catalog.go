@@ -1,6 +1,7 @@
 package goplugin
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"sort"
@@ -38,6 +39,11 @@ type catalog struct {
 	all     []*grpcMethod          // sorted by the name they are listed under
 	types   *dynamicpb.Types
 	files   *protoregistry.Files
+	// method is where it was asked for, services what was answered, sum stands for all
+	// descriptors. Empty without reflection.
+	method   string
+	services []string
+	sum      [sha256.Size]byte
 }
 
 // methodsMax bounds what a plugin serves; Terraform's protocol has some thirty.

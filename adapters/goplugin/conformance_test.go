@@ -22,7 +22,7 @@ var plugins = sync.OnceValues(func() (dir string, err error) {
 		return "", err
 	}
 	build := exec.Command("go", "build", "-o", dir+"/", "../../test/plugins/goplugin/netrpc", "../../test/plugins/goplugin/grpc", "../../test/plugins/goplugin/shapes",
-		"../../test/plugins/goplugin/sink", "../../test/plugins/goplugin/caller",
+		"../../test/plugins/goplugin/sink", "../../test/plugins/goplugin/caller", "../../test/plugins/goplugin/shifty",
 		"../../test/plugins/goplugin/reva/a", "../../test/plugins/goplugin/reva/b", "../../test/plugins/goplugin/reva/c")
 	if out, err := build.CombinedOutput(); err != nil {
 		return dir, fmt.Errorf("build: %w\n%s", err, out)

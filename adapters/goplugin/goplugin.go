@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 	"sync/atomic"
 
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/build"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/kept"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/plugin"
 )
@@ -21,7 +23,8 @@ const name = "goplugin"
 type Options struct {
 	// Node names the daemon: it sweeps what bears this mark, and nothing else.
 	Node string
-	// Dir is the adapter's own folder, for what it builds; "" allows no spec.source.
+	// Dir is the adapter's own folder, for what it builds and for copies of pinned
+	// executables; "" allows no spec.source, and keeps no copies.
 	Dir string
 	// AllowSource lists the hosts, and paths below them, from which it downloads.
 	AllowSource []string
@@ -33,8 +36,14 @@ type Options struct {
 type Adapter struct {
 	options Options
 	debug   *debuginfo.Cache
-	builds  *build.Builder
-	asked   asked
+	executables
+	asked asked
+}
+
+// executables are where executables come from beside the file that a manifest names.
+type executables struct {
+	builds *build.Builder
+	kept   *kept.Store
 }
 
 var (
@@ -48,7 +57,11 @@ var (
 // New returns the adapter.
 func New(o Options) *Adapter {
 	builds := build.New(build.Options{Dir: o.Dir, Allowed: o.AllowSource, Client: o.HTTP})
-	return &Adapter{options: o, debug: debuginfo.NewCache(), builds: builds}
+	copies := kept.New("")
+	if o.Dir != "" {
+		copies = kept.New(filepath.Join(o.Dir, "kept"))
+	}
+	return &Adapter{options: o, debug: debuginfo.NewCache(), executables: executables{builds, copies}}
 }
 
 // Close ends builds under way. Plugins run on.
@@ -63,14 +76,14 @@ func (*Adapter) Spec() any { return &Spec{} }
 // Check reports every fault of m's block, and that its executable can be run, or may
 // be built.
 func (a *Adapter) Check(m plugin.Manifest) error {
-	_, err := compile(m, a.builds)
+	_, err := compile(m, a.executables)
 	return err
 }
 
 // Launch starts the plugin and returns once a call can be made: the handshake is
 // done, and the net/rpc object dispensed or the gRPC services listed.
 func (a *Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance, error) {
-	c, err := compile(l.Manifest, a.builds)
+	c, err := compile(l.Manifest, a.executables)
 	if err != nil {
 		return nil, err
 	}
@@ -82,9 +95,17 @@ func (a *Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance,
 			return nil, err
 		}
 	}
+	if c.replaced != "" {
+		_, _ = fmt.Fprintf(l.Output.Writer(plugin.PluginLog), "%s is gone or has another digest than %s: the copy that was kept is launched\n", c.replaced, c.digest)
+	}
+	kept := a.keep(c)
+	defer func() { <-kept }()
 	for _, value := range c.Handshake.Values {
 		var i *instance
 		if i, err = a.try(ctx, c, l, value); err == nil {
+			if err := <-kept; err != nil {
+				_, _ = fmt.Fprintf(l.Output.Writer(plugin.PluginLog), "the executable is pinned, and no copy of it could be kept: %v\n", err)
+			}
 			return i, nil
 		}
 		if !errors.Is(err, errCookie) {
@@ -94,13 +115,28 @@ func (a *Adapter) Launch(ctx context.Context, l plugin.Launch) (plugin.Instance,
 	return nil, err
 }
 
+// keep keeps a copy of a pinned executable beside the start, which takes about as long.
+// The channel gives what came of it, and is closed.
+func (a *Adapter) keep(c compiled) <-chan error {
+	done := make(chan error, 1)
+	if c.digest == "" {
+		close(done)
+		return done
+	}
+	go func() { // ends with the copy: waited for by Launch
+		defer close(done)
+		done <- a.kept.Keep(c.path, c.digest)
+	}()
+	return done
+}
+
 // try launches the plugin with one value of its cookie.
 func (a *Adapter) try(ctx context.Context, c compiled, l plugin.Launch, value string) (*instance, error) {
 	p, err := c.start(l, value)
 	if err != nil {
 		return nil, err
 	}
-	p.debug, p.builds, p.asked = a.debug, a.builds, a.asked.of(l.Manifest.Metadata.Name)
+	p.debug, p.executables, p.asked = a.debug, a.executables, a.asked.of(l.Manifest.Metadata.Name)
 	i, err := p.connect(ctx)
 	if err != nil {
 		p.kill()
@@ -121,7 +157,7 @@ func (a *Adapter) Adopt(ctx context.Context, l plugin.Launch, text plugin.RawJSO
 	if err != nil {
 		return nil, err
 	}
-	p := &process{Process: child, launch: l, debug: a.debug, builds: a.builds, asked: a.asked.of(l.Manifest.Metadata.Name)}
+	p := &process{Process: child, launch: l, debug: a.debug, executables: a.executables, asked: a.asked.of(l.Manifest.Metadata.Name)}
 	i, err := p.resume(ctx, h)
 	if err != nil {
 		p.kill()
@@ -169,8 +205,8 @@ type process struct {
 	cookie string    // that it accepted
 	own    *identity // nil without TLS
 	debug  *debuginfo.Cache
-	builds *build.Builder
-	asked  *questions // of plugins of this name before it
+	executables
+	asked *questions // of plugins of this name before it
 	// stdout and stderr are its own part of the output files, behind that of earlier
 	// attempts; empty once adopted.
 	stdout, stderr proc.Tail
@@ -178,6 +214,6 @@ type process struct {
 	connected bool
 	// calls is where the plugin calls back; nil without callbacks.
 	calls *net.UnixListener
-	// serves: it is an instance.
+	// serves: it is an instance, and was not asked to stop.
 	serves atomic.Bool
 }

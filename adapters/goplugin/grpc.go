@@ -46,8 +46,8 @@ type grpcLink struct {
 	*transcoder
 	broker *broker // nil without callbacks
 
-	output  sync.WaitGroup
-	ended   chan struct{} // closed when the plugin's output has been read to its end
+	behind  sync.WaitGroup // what goes on beside the calls
+	ended   chan struct{}  // closed when the plugin's output has been read to its end
 	cancel  context.CancelFunc
 	closing context.Context
 }
@@ -65,18 +65,19 @@ func connectGRPC(ctx context.Context, d *dialer) (link, error) {
 		return nil, err
 	}
 	g.closing, g.cancel = context.WithCancel(context.Background())
-	g.output.Go(func() { defer close(g.ended); g.drain(g.closing) }) // ends with close
+	answered := make(chan struct{})
+	g.behind.Go(func() { defer close(g.ended); g.drain(g.closing, answered) }) // ends with close
 	if d.DescriptorSet != "" {
 		if g.known, err = catalogOf(d.descriptors); err == nil {
 			err = g.probe(ctx) // as reflection would show: it answers
 		}
+		if err == nil {
+			err = g.known.finish(d)
+		}
 	} else {
-		g.known, err = reflectAll(ctx, g.conn, d.calledServices(), d.asked)
+		err = g.learn(ctx)
 	}
-	if err == nil {
-		g.known.alias(d.preset.aliases)
-		err = g.known.addMetadata(d.Metadata)
-	}
+	close(answered)
 	if err == nil {
 		g.transcoder = newTranscoder(g.known.types)
 		err = g.answerCallbacks(ctx)
@@ -255,7 +256,7 @@ func (g *grpcLink) close() {
 		g.broker.close()
 	}
 	_ = g.conn.Close()
-	g.output.Wait()
+	g.behind.Wait()
 	select {
 	case first := <-g.first:
 		_ = first.Close()

@@ -152,6 +152,7 @@ func (i *instance) Wait() plugin.Exit {
 
 // Stop asks the plugin to end, then walks proc's ladder.
 func (i *instance) Stop(ctx context.Context) error {
+	i.serves.Store(false) // it removes its socket, and nobody is to wonder
 	err := i.Process.Stop(ctx, i.quit)
 	if err != nil {
 		return err
@@ -177,16 +178,20 @@ func (i *instance) Handle(ctx context.Context) (plugin.RawJSON, error) {
 	return writeHandle(child, i.greeting, i.cookie, i.own)
 }
 
-// Digest is that of the executable.
+// Digest is that of the executable, of which a copy is kept then.
 func (i *instance) Digest(ctx context.Context) (string, error) {
-	c, err := compile(i.launch.Manifest, i.builds)
+	c, err := compile(i.launch.Manifest, i.executables)
 	if err == nil && c.path == "" {
 		c.path, err = i.builds.Find(ctx, c.Source)
 	}
 	if err != nil {
 		return "", fmt.Errorf("digest: %w: %w", plugin.ErrConflict, err)
 	}
-	return i.Process.Digest(c.path)
+	digest, err := i.Process.Digest(c.path)
+	if err == nil {
+		err = i.kept.Keep(c.path, digest)
+	}
+	return digest, err
 }
 
 // Leave closes the connection, which a plugin survives, and asks nothing of it.

@@ -194,6 +194,9 @@ func describeKV() Describe {
 
 // presetOf returns the preset of that name; none is empty.
 func presetOf(name string) preset {
+	if name == "" {
+		return preset{}
+	}
 	for _, p := range presets() {
 		if p.name == name {
 			return p

@@ -27,7 +27,7 @@ func TestPresets_areTheWordsOfTheSchema(t *testing.T) {
 // manifest.
 func TestPresets_isAllThatIsNeeded(t *testing.T) {
 	for _, p := range presets() {
-		c, err := compile(blockOf(`{"command": ["/bin/sh"], "preset": "`+p.name+`"}`), nil)
+		c, err := compile(blockOf(`{"command": ["/bin/sh"], "preset": "`+p.name+`"}`), executables{})
 		if err != nil {
 			t.Errorf("%s: %v", p.name, err)
 		}
@@ -58,7 +58,7 @@ func TestPresets_giveWayToTheManifest(t *testing.T) {
 		{"tls", `"preset": "terraform", "tls": "off"`, Handshake{Key: "TF_PLUGIN_MAGIC_COOKIE", Values: []string{magic}, Versions: []int{5, 6}}, "off"},
 		{"no preset", `"handshake": {"key": "K", "value": "v"}`, Handshake{Key: "K", Value: "v", Values: []string{"v"}, Versions: []int{1}}, ""},
 	} {
-		c, err := compile(blockOf(`{"command": ["/bin/sh"], `+tt.block+`}`), nil)
+		c, err := compile(blockOf(`{"command": ["/bin/sh"], `+tt.block+`}`), executables{})
 		if diff := cmp.Diff(tt.want, c.Handshake); err != nil || diff != "" || c.TLS != tt.tls {
 			t.Errorf("%s: error %v, tls %q, handshake (-want +got):\n%s", tt.name, err, c.TLS, diff)
 		}
@@ -74,7 +74,7 @@ func TestPresets_ofBothProtocols(t *testing.T) {
 		`"preset": "example-kv", "transport": "netrpc"`:    2,
 		`"preset": "vault", "metadata": {"*": {"a": "b"}}`: 0,
 	} {
-		c, err := compile(blockOf(`{"command": ["/bin/sh"], `+block+`}`), nil)
+		c, err := compile(blockOf(`{"command": ["/bin/sh"], `+block+`}`), executables{})
 		if err != nil || len(c.described.Offers()) != methods {
 			t.Errorf("%s: got %d methods, %v; want %d", block, len(c.described.Offers()), err, methods)
 		}
@@ -83,7 +83,7 @@ func TestPresets_ofBothProtocols(t *testing.T) {
 
 func TestPresets_environment(t *testing.T) {
 	const variable = "VAULT_PLUGIN_AUTOMTLS_ENABLED"
-	c, err := compile(blockOf(`{"command": ["/bin/sh"], "preset": "vault"}`), nil)
+	c, err := compile(blockOf(`{"command": ["/bin/sh"], "preset": "vault"}`), executables{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestHandshake_faults(t *testing.T) {
 		`"handshake": {"key": "K", "value": "\u0000"}`:                    "spec.goplugin.handshake.value: holds a zero byte",
 		`"handshake": {"key": "K", "values": [` + manyValues(valuesMax+1): "spec.goplugin.handshake.values: has 9 values",
 	} {
-		_, err := compile(blockOf(`{"command": ["/bin/sh"], `+block+`}`), nil)
+		_, err := compile(blockOf(`{"command": ["/bin/sh"], `+block+`}`), executables{})
 		var faults plugin.Faults
 		if !errors.As(err, &faults) || len(faults) != 1 || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want the one fault %s", block, err, want)

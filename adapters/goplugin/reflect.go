@@ -2,6 +2,7 @@ package goplugin
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -57,6 +58,7 @@ var errTooManyFiles = fmt.Errorf("more than %d files or %d bytes of descriptors"
 type questions struct {
 	mu              sync.Mutex
 	services, files []string
+	earlier         earlier
 }
 
 // asked has the questions of each plugin.
@@ -99,7 +101,17 @@ func (q *questions) set(services, files []string) {
 type reflector struct {
 	stream grpc.ClientStream
 	files  map[string]*descriptorpb.FileDescriptorProto
-	bytes  int // of all answers
+	sums   map[string][sha256.Size]byte // of files that the plugin has served
+	bytes  int                          // of all answers
+}
+
+// newReflector opens its stream.
+func newReflector(ctx context.Context, conn *grpc.ClientConn, method string) (*reflector, error) {
+	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method, grpc.WaitForReady(true))
+	if err != nil {
+		return nil, err
+	}
+	return &reflector{stream: s, files: map[string]*descriptorpb.FileDescriptorProto{}, sums: map[string][sha256.Size]byte{}}, nil
 }
 
 // batchMax is how many questions are on their way at once: their answers wait at the
@@ -109,13 +121,12 @@ const batchMax = 64
 func reflectWith(ctx context.Context, conn *grpc.ClientConn, method string, called []string, known *questions) (*catalog, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method, grpc.WaitForReady(true))
+	r, err := newReflector(ctx, conn, method)
 	if err != nil {
 		return nil, err
 	}
-	r := &reflector{stream: s, files: map[string]*descriptorpb.FileDescriptorProto{}}
 	before := known.get()
-	first := []*reflectionpb.ServerReflectionRequest{{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{ListServices: "*"}}}
+	first := []*reflectionpb.ServerReflectionRequest{listServices()}
 	for _, service := range slices.Concat(called, before.services) {
 		first = append(first, withSymbol(service))
 	}
@@ -149,7 +160,27 @@ func reflectWith(ctx context.Context, conn *grpc.ClientConn, method string, call
 	}
 	still := slices.DeleteFunc(before.files, func(name string) bool { return r.files[name] == nil })
 	known.set(services, append(still, files...))
-	return newCatalog(r.files, services)
+	c, err := newCatalog(r.files, services)
+	if err == nil {
+		c.method, c.services, c.sum = method, services, r.sum(services)
+	}
+	return c, err
+}
+
+// sum stands for all that the plugin has told.
+func (r *reflector) sum(services []string) [sha256.Size]byte {
+	var text []byte
+	for _, service := range slices.Sorted(slices.Values(services)) {
+		text = fmt.Appendf(text, "%q\n", service)
+	}
+	for _, name := range sortedKeys(r.sums) {
+		text = fmt.Appendf(text, "%q %x\n", name, r.sums[name])
+	}
+	return sha256.Sum256(text)
+}
+
+func listServices() *reflectionpb.ServerReflectionRequest {
+	return &reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{ListServices: "*"}}
 }
 
 // declared fetches the files of services that were not asked for, and returns the first
@@ -252,7 +283,7 @@ func (r *reflector) take(answer *reflectionpb.ServerReflectionResponse) error {
 		if err := proto.Unmarshal(raw, file); err != nil {
 			return fmt.Errorf("descriptor: %w", err)
 		}
-		r.files[file.GetName()] = file
+		r.files[file.GetName()], r.sums[file.GetName()] = file, sha256.Sum256(raw)
 		if len(r.files) > descriptorFilesMax {
 			return errTooManyFiles
 		}

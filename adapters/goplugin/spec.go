@@ -13,6 +13,7 @@ import (
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/build"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/debuginfo"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/describe"
+	"github.com/patchbay-dev/patchbay/adapters/goplugin/internal/kept"
 	"github.com/patchbay-dev/patchbay/adapters/goplugin/reva"
 	"github.com/patchbay-dev/patchbay/adapters/internal/proc"
 	"github.com/patchbay-dev/patchbay/core/manifest"
@@ -96,6 +97,7 @@ type compiled struct {
 	Spec
 	preset    preset
 	path      string // of the executable, absolute; empty with a source that was not built yet
+	replaced  string // the executable that the manifest names, when a copy of what it was is path
 	digest    string
 	described describe.Compiled   // without operations before debugging information is read, or the object chosen
 	objects   map[string][]object // by the cookie's value, where the preset knows them
@@ -109,7 +111,7 @@ type compiled struct {
 
 // compile checks m and prepares what is the same for every launch of it. The
 // error is plugin.Faults.
-func compile(m plugin.Manifest, builds *build.Builder) (compiled, error) {
+func compile(m plugin.Manifest, from executables) (compiled, error) {
 	c, faults, err := interpret(m)
 	if err != nil {
 		return c, err
@@ -119,9 +121,9 @@ func compile(m plugin.Manifest, builds *build.Builder) (compiled, error) {
 		if c.Source.Folder != "" && !filepath.IsAbs(c.Source.Folder) && m.Metadata.Source != "" {
 			c.Source.Folder = filepath.Join(m.Metadata.Source, c.Source.Folder)
 		}
-		builds.Check(c.Source, &faults)
+		from.builds.Check(c.Source, &faults)
 	case len(c.Command) > 0 && c.Command[0] != "":
-		c.resolve(m.Metadata.Source, &faults)
+		c.resolve(m.Metadata.Source, from.kept, &faults)
 	}
 	c.describeByFile(m.Metadata.Source, &faults)
 	return c, faults.Err()
@@ -172,7 +174,7 @@ func checkRest(s plugin.Spec, faults *plugin.Faults) {
 	}
 }
 
-func (c *compiled) resolve(source string, faults *plugin.Faults) {
+func (c *compiled) resolve(source string, copies *kept.Store, faults *plugin.Faults) {
 	const path = "spec.goplugin.command[0]"
 	c.path = c.Command[0]
 	if !filepath.IsAbs(c.path) {
@@ -181,6 +183,9 @@ func (c *compiled) resolve(source string, faults *plugin.Faults) {
 			return
 		}
 		c.path = filepath.Join(source, c.path)
+	}
+	if copy := copies.Choose(c.path, c.digest); copy != c.path {
+		c.replaced, c.path = c.path, copy
 	}
 	if err := proc.LookExecutable(c.path); err != nil {
 		faults.Add(path, "%v", err)

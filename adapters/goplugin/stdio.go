@@ -18,14 +18,24 @@ const (
 	// stdioRetry is the pace of reopening the stream when the connection broke
 	// and the plugin lives: it stops once its pipe is full.
 	stdioRetry = 100 * time.Millisecond
+	// stdioWait is how long the first opening may be put off for the plugin's first
+	// answer: in a process that has just started both cost a millisecond, and only the
+	// answer is waited for. What is printed meanwhile waits in the plugin's pipe, which
+	// stops it when that is full; a plugin that prints that much is read soon.
+	stdioWait = 20 * time.Millisecond
 	// stderrChannel is StdioData's number; 1 is stdout.
 	stderrChannel = 2
 )
 
 // drain copies what the plugin prints to the logs until ctx or the plugin ends.
-// The stream is opened at once, and exists once: go-plugin delivers each byte to
-// one reader.
-func (g *grpcLink) drain(ctx context.Context) {
+// The stream is opened behind the plugin's first answer, and exists once: go-plugin
+// delivers each byte to one reader.
+func (g *grpcLink) drain(ctx context.Context, answered <-chan struct{}) {
+	select {
+	case <-answered:
+	case <-ctx.Done():
+	case <-time.After(stdioWait):
+	}
 	for ctx.Err() == nil {
 		if err := g.copyOutput(ctx); status.Code(err) == codes.Unimplemented {
 			return // a plugin in another language; its files have everything

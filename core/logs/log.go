@@ -271,7 +271,9 @@ func (l *Log) enqueue(s *stream, line plugin.LogLine, upto int64) {
 		if l.queued >= batchLines { // a flood: it will be full
 			room = batchLines
 		}
-		b = &batch{stream: s, began: line.Time, lines: make([]plugin.LogLine, 0, room)}
+		// Now, and not by the line's time: that is what the plugin says, or when a
+		// read began that may take longer than a batch.
+		b = &batch{stream: s, began: time.Now(), lines: make([]plugin.LogLine, 0, room)}
 		s.open = b
 		l.queue = append(l.queue, b)
 	}

@@ -123,6 +123,38 @@ func TestFile_everythingIsShippedInOrder(t *testing.T) {
 	}
 }
 
+// TestFile_ageOfABatch: how long lines wait for others is by our clock, whatever time
+// they say they are of.
+func TestFile_ageOfABatch(t *testing.T) {
+	for name, away := range map[string]time.Duration{"future": time.Hour, "past": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			hub, s := newHub(t)
+			log := hub.Open("p", "p-1", t.TempDir(), 0)
+			defer log.Close()
+			w := log.Writer(plugin.PluginLog)
+			const lines = 100
+			for range lines {
+				fmt.Fprintf(w, "{\"time\":%q,\"msg\":\"x\"}\n", time.Now().Add(away).Format(time.RFC3339Nano))
+			}
+			look := time.NewTicker(time.Millisecond)
+			defer look.Stop()
+			for late := time.After(10 * time.Second); len(s.lines()) < lines; {
+				select {
+				case <-look.C:
+				case <-late:
+					t.Fatalf("%d of %d lines were shipped", len(s.lines()), lines)
+				}
+			}
+			if at := s.lines()[0].Time; time.Until(at.Add(-away)).Abs() > time.Minute {
+				t.Errorf("got a line of %v: its time was not taken, and the test shows nothing", at)
+			}
+			if n := len(s.messages); n > lines/2 {
+				t.Errorf("%d lines went in %d messages, want them packed", lines, n)
+			}
+		})
+	}
+}
+
 func TestWriter_neverWaitsForTheBus(t *testing.T) {
 	hub, s := newHub(t)
 	s.set(true)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"notices":    cmdNotices,
 		"waitfor":    cmdWaitfor,
 		"pidof":      cmdPidof,
+		"digest":     cmdDigest,
 		"gone":       cmdGone,
 		"code":       cmdCode,
 		"mode":       cmdMode,
@@ -182,6 +184,13 @@ func cmdPidof(ts *testscript.TestScript, _ bool, args []string) {
 		name = args[1]
 	}
 	ts.Setenv(name, strconv.Itoa(pidOf(ts, args[0])))
+}
+
+// cmdDigest: digest FILE NAME sets NAME to what spec.digest says of the file.
+func cmdDigest(ts *testscript.TestScript, _ bool, args []string) {
+	content, err := os.ReadFile(args[0])
+	ts.Check(err)
+	ts.Setenv(args[1], fmt.Sprintf("sha256:%x", sha256.Sum256(content)))
 }
 
 // pidOf waits until the plugin runs, and returns its process.

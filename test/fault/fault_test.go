@@ -226,7 +226,13 @@ func serveBinary(t *testing.T, bin, dir string, args ...string) *daemon {
 }
 
 func environment(dir string) []string {
-	return []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "DOCKER_HOST=" + os.Getenv("DOCKER_HOST")}
+	env := []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "DOCKER_HOST=" + os.Getenv("DOCKER_HOST")}
+	for _, name := range []string{"GOCACHE", "GOMODCACHE"} { // for plugins from source
+		if value := os.Getenv(name); value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
 }
 
 func (d *daemon) ready() error {

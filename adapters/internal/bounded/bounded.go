@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 )
 
 // ErrTooLong is an answer beyond its limit.
@@ -15,14 +16,23 @@ const chunkBytes = 64 << 10
 
 type chunk [chunkBytes]byte
 
+// What goes beyond the head of an answer is read at a pace: as fast as they can, a plugin
+// whose answers never end and its reader take two processors, in turns longer than
+// another plugin's whole call. A good answer of 16 MiB comes 60 ms later for it.
+const (
+	headBytes = 1 << 20
+	bytesRate = 256 << 20 // a second
+)
+
 // chunks are reused, so that a plugin whose answers never end makes no garbage: a
 // buffer that grows costs five times its size of it, and other plugins' calls wait
 // while it is collected.
 var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
 // Read returns what r holds. At most limit bytes, and one chunk more, are read:
-// beyond them the error is ErrTooLong.
+// beyond them the error is ErrTooLong. Beyond 1 MiB, 256 MiB a second are read at most.
 func Read(r io.Reader, limit int64) ([]byte, error) {
+	var headRead time.Time
 	var full []*chunk
 	last := take()
 	defer func() {
@@ -44,6 +54,12 @@ func Read(r io.Reader, limit int64) ([]byte, error) {
 		}
 		if used == chunkBytes {
 			full, last, used = append(full, last), take(), 0
+			switch beyond := len(full)*chunkBytes - headBytes; {
+			case beyond == 0:
+				headRead = time.Now()
+			case beyond > 0:
+				time.Sleep(time.Until(headRead.Add(time.Duration(beyond) * time.Second / bytesRate)))
+			}
 		}
 	}
 }

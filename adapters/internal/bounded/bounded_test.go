@@ -6,6 +6,7 @@ import (
 	"io"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/patchbay-dev/patchbay/adapters/internal/bounded"
 )
@@ -60,6 +61,18 @@ func TestRead_endless(t *testing.T) {
 	}
 	if e.taken > limit+chunk {
 		t.Errorf("%d bytes were read, want at most %d", e.taken, limit+chunk)
+	}
+}
+
+// TestRead_pace: beyond its head an answer is not read faster than is said, whoever waits.
+func TestRead_pace(t *testing.T) {
+	const beyond, rate = 16 << 20, 256 << 20
+	began := time.Now()
+	if _, err := bounded.Read(&endless{}, 1<<20+beyond); !errors.Is(err, bounded.ErrTooLong) {
+		t.Errorf("got %v, want %v", err, bounded.ErrTooLong)
+	}
+	if least, took := time.Duration(beyond)*time.Second/rate, time.Since(began); took < least {
+		t.Errorf("it took %v, want at least %v", took, least)
 	}
 }
 

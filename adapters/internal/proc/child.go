@@ -43,6 +43,8 @@ type helperTask struct {
 	Script bool     `json:"script,omitempty"` // the pinned executable is a script
 	Tmp    string   `json:"tmp,omitempty"`    // to be seen as /tmp; empty: the machine's
 	Keep   []string `json:"keep,omitempty"`   // folders below /tmp that stay visible
+	Fence  *Fence   `json:"fence,omitempty"`  // to be put up
+	Dir    string   `json:"dir,omitempty"`    // to go on in, behind the fence
 	Limits []rlimit `json:"limits,omitempty"` // to be set
 	Join   []string `json:"join,omitempty"`   // files of groups to go into
 }
@@ -64,6 +66,9 @@ func (l *launch) throughHelper(s Spec) error {
 	if s.PrivateTmp != "" {
 		task.Keep = s.belowTmp()
 	}
+	if s.Fence != nil {
+		task.Fence, task.Dir = s.Fence, s.Dir
+	}
 	if l.exe != nil {
 		task.Exe, task.Script = l.add(l.exe.file), l.exe.script
 	}
@@ -73,15 +78,20 @@ func (l *launch) throughHelper(s Spec) error {
 	}
 	l.argv = append([]string{helperName, string(text)}, l.argv...)
 	l.path = "/proc/self/exe"
-	if s.PrivateTmp == "" {
+	capabilities := []uintptr{unix.CAP_SYS_ADMIN} // to mount; within that namespace only
+	switch {
+	case s.Fence != nil:
+		l.attr.Sys.Cloneflags, capabilities = s.Fence.flags(), s.Fence.capabilities()
+	case s.PrivateTmp != "":
+		l.attr.Sys.Cloneflags = syscall.CLONE_NEWNS
+	default:
 		return nil
 	}
-	l.attr.Sys.Cloneflags = syscall.CLONE_NEWNS
 	if os.Geteuid() != 0 {
 		l.attr.Sys.Cloneflags |= syscall.CLONE_NEWUSER
 		l.attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
 		l.attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
-		l.attr.Sys.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN} // to mount; within that namespace only
+		l.attr.Sys.AmbientCaps = capabilities
 	}
 	return nil
 }
@@ -151,14 +161,28 @@ func (t helperTask) run(argv []string) error {
 	if err := t.bind(); err != nil {
 		return err
 	}
+	groups, err := t.openGroups() // which a fence hides
+	if err != nil {
+		return err
+	}
 	if err := t.mount(); err != nil {
 		return fmt.Errorf("private /tmp: %w", err)
+	}
+	if t.Fence != nil {
+		if err := t.Fence.enter(t.Dir); err != nil {
+			return fmt.Errorf("sandbox: %w", fenceError(err))
+		}
 	}
 	// The target gets none of the helper's rights in its user namespace.
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
-	if err := t.confine(); err != nil {
+	if t.Fence != nil {
+		if err := renounce(); err != nil {
+			return fmt.Errorf("sandbox: %w", err)
+		}
+	}
+	if err := t.confine(groups); err != nil {
 		return err
 	}
 	path := argv[0]
@@ -181,7 +205,9 @@ func (t helperTask) bind() error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("parent death signal: %w", err)
 	}
-	if os.Getppid() != t.Parent {
+	// In a process namespace of its own nobody's parent can be seen: there the end of
+	// the daemon, if it came too late for the signal, is for the reaper.
+	if parent := os.Getppid(); parent != t.Parent && (t.Fence == nil || parent != 0) {
 		return errors.New("the daemon is gone")
 	}
 	return nil
@@ -190,15 +216,7 @@ func (t helperTask) bind() error {
 // confine sets the limits and goes into the groups. It is the last before exec: a
 // limit of processes or of memory could be too small for the helper itself, which
 // therefore begins no thread in it.
-func (t helperTask) confine() error {
-	var groups []int
-	for _, file := range t.Join {
-		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-		groups = append(groups, fd)
-	}
+func (t helperTask) confine(groups []int) error {
 	debug.SetGCPercent(-1)
 	self := []byte("0")
 	for _, limit := range t.Limits {
@@ -212,6 +230,17 @@ func (t helperTask) confine() error {
 		}
 	}
 	return nil
+}
+
+func (t helperTask) openGroups() (groups []int, err error) {
+	for _, file := range t.Join {
+		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		groups = append(groups, fd)
+	}
+	return groups, nil
 }
 
 // rawWrite does not tell the runtime that it may take long: it would begin another

@@ -236,8 +236,30 @@ type fileID struct {
 	mtim, ctime syscall.Timespec
 }
 
+func idOf(st syscall.Stat_t) fileID {
+	return fileID{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim}
+}
+
+// An Image is the file that a process executes, as the kernel knows it: another file, or
+// other content, is another Image.
+type Image string
+
+// Image reports false when the process executes another file than path, as a script's
+// does, or has ended.
+func (p *Process) Image(path string) (Image, bool) {
+	var own, named syscall.Stat_t
+	if syscall.Stat(fmt.Sprintf("/proc/%d/exe", p.pid), &own) != nil || syscall.Stat(path, &named) != nil {
+		return "", false
+	}
+	return Image(fmt.Sprint(idOf(own))), idOf(own) == idOf(named)
+}
+
 // executables is the daemon's one cache.
 var executables = sync.OnceValue(func() *digestCache { return &digestCache{known: map[fileID]string{}} })
+
+// FileDigest returns "sha256:HEX" of a file, which is hashed once as long as the kernel
+// says that it is the same.
+func FileDigest(path string) (string, error) { return executables().ofFile(path) }
 
 // digest returns the digest of what a process executes, also if the file's name
 // has been removed or replaced.
@@ -256,7 +278,7 @@ func (c *digestCache) ofFile(path string) (string, error) {
 	if err := syscall.Fstat(int(file.Fd()), &st); err != nil {
 		return "", err
 	}
-	id := fileID{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim}
+	id := idOf(st)
 	c.mu.Lock()
 	known, ok := c.known[id]
 	c.mu.Unlock()

@@ -102,6 +102,17 @@ func play(role string) {
 	case "look":
 		look()
 		os.Exit(0)
+	case "fenced":
+		try(os.Args[1:])
+		os.Exit(0)
+	case "fenced-daemon":
+		p, err := Start(Spec{
+			Path: os.Args[0], Env: []string{roleVar + "=block"}, Fence: &Fence{Readable: []string{os.Args[0]}, Root: os.Args[1]},
+		})
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(p.Pid())
 	}
 	fmt.Println("ready")
 	<-time.After(math.MaxInt64) // no empty select, which without cgo Go takes for a deadlock

@@ -39,6 +39,9 @@ type Spec struct {
 	// PrivateTmp is a folder that the child sees as /tmp; "" gives it the
 	// machine's. What Path, Dir and Args name below /tmp stays visible there.
 	PrivateTmp string
+	// Fence, if not nil, keeps the child from what it is not given. It cannot be Detached,
+	// and has no PrivateTmp: its /tmp is empty and stays so.
+	Fence *Fence
 	// Detached lets the child outlive the daemon: it gets no death signal, and its
 	// Handle finds it again.
 	Detached bool
@@ -67,6 +70,9 @@ func Start(s Spec) (*Process, error) {
 	}
 	defer l.close()
 	pid, pidfd, err := l.fork()
+	if err != nil && s.Fence != nil {
+		err = fenceError(err)
+	}
 	if err != nil {
 		l.held.end()
 		return nil, fmt.Errorf("start %s: %w", s.Path, startError(err))
@@ -87,6 +93,14 @@ func Start(s Spec) (*Process, error) {
 func (s Spec) check() error {
 	if !filepath.IsAbs(s.Path) {
 		return fmt.Errorf("start %q: %w: the path is not absolute", s.Path, plugin.ErrInvalid)
+	}
+	if s.Fence != nil && (s.Detached || s.PrivateTmp != "" || s.Digest != "") {
+		return fmt.Errorf("start %s: %w: a fence goes with none of Detached, PrivateTmp and Digest", s.Path, plugin.ErrInvalid)
+	}
+	if s.Fence != nil {
+		if err := s.Fence.check(); err != nil {
+			return fmt.Errorf("start %s: %w", s.Path, err)
+		}
 	}
 	for _, dir := range []string{s.Dir, s.PrivateTmp} {
 		if dir == "" {
@@ -142,13 +156,14 @@ func (s Spec) prepare() (_ *launch, err error) {
 	if s.Env == nil {
 		l.attr.Env = []string{} // nil would mean the daemon's own
 	}
-	if s.PrivateTmp == "" && l.held.byFork() {
+	direct := s.PrivateTmp == "" && s.Fence == nil && l.held.byFork()
+	if direct {
 		if err := l.intoGroup(); err != nil {
 			return nil, err
 		}
 	}
 	switch {
-	case s.PrivateTmp != "" || !l.held.byFork():
+	case !direct:
 		err = l.throughHelper(s)
 	case l.exe != nil && l.exe.script:
 		l.path = fmt.Sprintf("/proc/self/fd/%d", l.add(l.exe.file))

@@ -50,6 +50,7 @@ type Options struct {
 // work has a folder of its own for each build, all what is done, by key.
 func (b *Builder) work() string            { return filepath.Join(b.options.Dir, "work") }
 func (b *Builder) all() string             { return filepath.Join(b.options.Dir, "built") }
+func (b *Builder) root() string            { return filepath.Join(b.options.Dir, "root") } // stays empty
 func (b *Builder) built(key string) string { return filepath.Join(b.all(), key) }
 
 // Executable returns the path of what s is built to, after it is built if it is not
@@ -213,7 +214,8 @@ func (b *Builder) environ(work string) []string {
 	}
 	for _, name := range inherited() {
 		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value) // the last one wins
+			env = slices.DeleteFunc(env, func(pair string) bool { return strings.HasPrefix(pair, name+"=") })
+			env = append(env, name+"="+value)
 		}
 	}
 	return env
@@ -233,19 +235,13 @@ func (b *Builder) compile(ctx context.Context, folder, work, result string) erro
 		return fmt.Errorf("%w: %w", plugin.ErrUnavailable, err)
 	}
 	defer func() { _ = said.Close() }()
-	p, err := proc.Start(proc.Spec{
-		Path: tool, Args: []string{"build", "-trimpath", "-buildvcs=false", "-o", result, "."}, Dir: folder, Env: b.environ(work),
-		Stdout: said, Stderr: said, Limits: plugin.Limits{Memory: memoryMax},
-	})
-	if err != nil {
+	run := goTool{path: tool, folder: folder, work: work, root: b.root(), env: b.environ(work), said: said}
+	// Modules first, so that what reads the source has no network.
+	if err := run.do(ctx, fetching, "list", "-deps", "-buildvcs=false", "-f", "{{with .Error}}{{.}}{{end}}", "."); err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, p.Kill)()
-	switch exit := p.Wait(); {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("%w: go build took longer than %s", plugin.ErrUnavailable, buildMax)
-	case !exit.Success():
-		return fmt.Errorf("%w: go build: %s: %s", plugin.ErrUnavailable, exit, lastWords(said))
+	if err := run.do(ctx, compiling, "build", "-trimpath", "-buildvcs=false", "-o", result, "."); err != nil {
+		return err
 	}
 	if err := proc.LookExecutable(result); err != nil { // go builds other packages, too
 		return fmt.Errorf("%w: it is no package main: %w", plugin.ErrInvalid, err)
@@ -277,7 +273,7 @@ func (b *Builder) prepare() error {
 		return nil
 	}
 	err := os.RemoveAll(b.work())
-	for _, dir := range []string{b.work(), b.all()} {
+	for _, dir := range []string{b.work(), b.all(), b.root()} {
 		err = errors.Join(err, os.MkdirAll(dir, 0o700))
 	}
 	b.prepared = err == nil
