@@ -370,10 +370,13 @@ func (n *neighbourly) p99() float64 {
 	return float64(n.took[len(n.took)*99/100])
 }
 
-// comparePairs and compareTurn: with and without it, in turns. compareLater is how
-// long after the end of its first turn a hostile plugin is measured again.
+// comparePairs and compareTurn: with and without it, in turns; the p99 of two turns
+// may differ by a fifth by chance, so pairs that speak against a plugin are followed
+// by more, up to compareAgain, and all count. compareLater is how long after the end
+// of its first turn a hostile plugin is measured again.
 const (
 	comparePairs = 3
+	compareAgain = 9
 	compareTurn  = 10 * time.Second
 	compareLater = time.Second
 )
@@ -395,7 +398,9 @@ func (h hostile) compare(t *testing.T, d *daemon, k kind) {
 		return calls.p99()
 	}
 	var early, late, noise []float64
-	for range comparePairs {
+	worst := func() float64 { return max(median(early), median(late)) }
+	within := func() bool { return worst() <= neighbourWorseMax*median(noise) }
+	for n := 0; n < comparePairs || n < compareAgain && !h.greedy && !within(); n++ {
 		_, _ = d.Stop(t.Context(), "faulty")
 		d.poll(patience, "stop", func() error { return d.none("faulty") })
 		a, again := turn(false), turn(false)
@@ -405,14 +410,13 @@ func (h hostile) compare(t *testing.T, d *daemon, k kind) {
 		late = append(late, 2*turn(true)/(a+again))
 		noise = append(noise, max(a/again, again/a))
 	}
-	margin := median(noise)
-	t.Logf("the neighbour's p99: %.2f of what it is without from the start on, %.2f later (noise %.2f)", median(early), median(late), margin)
-	if ratio := max(median(early), median(late)); !h.greedy && ratio > neighbourWorseMax*margin {
-		t.Errorf("the neighbour's p99 is %.2f of what it is without, want at most %.2f with a noise of %.2f", ratio, neighbourWorseMax, margin)
+	t.Logf("the neighbour's p99: %.2f of what it is without from the start on, %.2f later (noise %.2f, %d pairs)", median(early), median(late), median(noise), len(noise))
+	if !h.greedy && !within() {
+		t.Errorf("the neighbour's p99 is %.2f of what it is without, want at most %.2f with a noise of %.2f: %.2f, %.2f", worst(), neighbourWorseMax, median(noise), early, late)
 	}
 }
 
 func median(of []float64) float64 {
-	slices.Sort(of)
+	of = slices.Sorted(slices.Values(of))
 	return of[len(of)/2]
 }
